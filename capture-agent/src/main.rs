@@ -1,0 +1,3 @@
+//! capture-agent: being built.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! glue-catalog: being built.

@@ -1,0 +1,1 @@
+//! table-commit: being built.

@@ -1,0 +1,1 @@
+//! test-kit: being built.

@@ -1,0 +1,3 @@
+//! commit: being built.
+
+fn main() {}

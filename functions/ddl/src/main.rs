@@ -1,0 +1,3 @@
+//! ddl: being built.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! ingest: being built.
+
+fn main() {}

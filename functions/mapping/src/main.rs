@@ -1,0 +1,3 @@
+//! mapping: being built.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! event-source: being built.
+
+fn main() {}

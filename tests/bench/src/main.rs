@@ -1,0 +1,3 @@
+//! bench: being built.
+
+fn main() {}
