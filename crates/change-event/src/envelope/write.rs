@@ -1,0 +1,413 @@
+//! Writes envelopes and keys: the agent's hot path.
+//!
+//! Flow: row images -> **here** -> bytes for the producer.
+//!
+//! # Invariants
+//! - No allocation per row: the caller's buffer is cleared and filled, and the constant parts are written once per schema.
+//! - Text that the lake type does not announce as a number or a boolean is a JSON string, byte for byte.
+
+use std::io::Write as _;
+
+use crate::envelope::{Cell, Operation};
+use crate::position::Lsn;
+use crate::schema::{ColumnType, SourceSchema};
+
+/// An image that does not fit its schema: the record cannot be written.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum WriteError {
+    /// The image has another number of columns than the schema.
+    #[error("row image has {found} columns, the schema has {expected}")]
+    ColumnCount {
+        /// Columns in the schema.
+        expected: usize,
+        /// Columns in the image.
+        found: usize,
+    },
+    /// A key column is NULL or unavailable.
+    #[error("key column {column:?} has no value")]
+    KeyWithoutValue {
+        /// Name of the column.
+        column: String,
+    },
+    /// A number or boolean column holds a text that is none.
+    #[error("column {column:?} of type {source_type} holds text that is no such value")]
+    MalformedValue {
+        /// Name of the column.
+        column: String,
+        /// Its type in the source.
+        source_type: String,
+    },
+}
+
+/// Where a change comes from: the variable part of `source` and `transaction`.
+#[derive(Debug, Clone, Copy)]
+pub struct ChangeOrigin {
+    /// Commit time of the transaction, microseconds since the epoch.
+    pub commit_us: i64,
+    /// Commit position of the transaction.
+    pub commit_lsn: Lsn,
+    /// Transaction id in the source.
+    pub transaction_id: u32,
+    /// Number of the row change in its transaction, from 1.
+    pub ordinal: u64,
+    /// When the agent handled it, milliseconds since the epoch.
+    pub handled_ms: i64,
+}
+
+#[derive(Debug)]
+struct ColumnText {
+    /// `"name":` with the name escaped.
+    label: Vec<u8>,
+    column_type: ColumnType,
+    key: bool,
+}
+
+/// Writes the records of one table at one schema version.
+#[derive(Debug)]
+pub struct EnvelopeWriter {
+    columns: Vec<ColumnText>,
+    names: Vec<(String, String)>,
+    /// `,"source":{"version":…,"connector":…,"name":…` up to the variable part.
+    source_head: Vec<u8>,
+    /// `,"schema":…,"table":…` and what follows in `source`.
+    source_table: Vec<u8>,
+}
+
+impl EnvelopeWriter {
+    /// A writer for `schema`; `source_name` and `database` go into the `source` block.
+    #[must_use]
+    pub fn new(schema: &SourceSchema, source_name: &str, database: &str) -> Self {
+        let quoted = |text: &str| {
+            let mut out = Vec::new();
+            write_string(&mut out, text);
+            out
+        };
+        let columns = schema
+            .columns
+            .iter()
+            .map(|column| {
+                let mut label = quoted(&column.name);
+                label.push(b':');
+                ColumnText { label, column_type: column.column_type, key: column.key }
+            })
+            .collect();
+        let mut source_head = format!(
+            ",\"source\":{{\"version\":\"{}\",\"connector\":\"postgresql\",\"name\":",
+            env!("CARGO_PKG_VERSION")
+        )
+        .into_bytes();
+        source_head.extend_from_slice(&quoted(source_name));
+        let mut source_table = b",\"snapshot\":\"false\",\"db\":".to_vec();
+        source_table.extend_from_slice(&quoted(database));
+        source_table.extend_from_slice(b",\"schema\":");
+        source_table.extend_from_slice(&quoted(&schema.table_schema));
+        source_table.extend_from_slice(b",\"table\":");
+        source_table.extend_from_slice(&quoted(&schema.table_name));
+        Self {
+            columns,
+            names: schema.columns.iter().map(|c| (c.name.clone(), c.source_type.clone())).collect(),
+            source_head,
+            source_table,
+        }
+    }
+
+    /// Replaces `out` with the key of a row, `{"id":1}`; gives false, and an empty `out`, for a table without a key.
+    ///
+    /// Shape: `row` holds one cell per column of the schema, in its order; cells of other columns are not looked at.
+    ///
+    /// # Errors
+    /// [`WriteError`] if a key column has no value, or the row another shape (Quarantine).
+    pub fn write_key<'a>(
+        &self,
+        out: &mut Vec<u8>,
+        row: impl IntoIterator<Item = Cell<'a>>,
+    ) -> Result<bool, WriteError> {
+        out.clear();
+        let mut found = 0;
+        for (index, cell) in row.into_iter().enumerate() {
+            found = index + 1;
+            let Some(column) = self.columns.get(index).filter(|column| column.key) else { continue };
+            out.push(if out.is_empty() { b'{' } else { b',' });
+            out.extend_from_slice(&column.label);
+            let Cell::Text(text) = cell else {
+                return Err(WriteError::KeyWithoutValue { column: self.name(index) });
+            };
+            self.write_value(out, index, column.column_type, text)?;
+        }
+        self.check_count(found)?;
+        if out.is_empty() {
+            return Ok(false);
+        }
+        out.push(b'}');
+        Ok(true)
+    }
+
+    /// Replaces `out` with the envelope of a change.
+    ///
+    /// Shape: an image holds one cell per column of the schema, in its order. In `before`, unavailable cells are left out; with
+    /// `before_key_only`, so is everything but the key.
+    ///
+    /// # Errors
+    /// [`WriteError`] if an image has another shape or a value is malformed (Quarantine).
+    pub fn write_envelope<'a, B, A>(
+        &self,
+        out: &mut Vec<u8>,
+        operation: Operation,
+        origin: &ChangeOrigin,
+        before: Option<(B, bool)>,
+        after: Option<A>,
+    ) -> Result<(), WriteError>
+    where
+        B: IntoIterator<Item = Cell<'a>>,
+        A: IntoIterator<Item = Cell<'a>>,
+    {
+        out.clear();
+        out.extend_from_slice(b"{\"before\":");
+        match before {
+            Some((cells, key_only)) => self.write_image(out, cells, key_only)?,
+            None => out.extend_from_slice(b"null"),
+        }
+        out.extend_from_slice(b",\"after\":");
+        match after {
+            Some(cells) => self.write_image(out, cells, false)?,
+            None => out.extend_from_slice(b"null"),
+        }
+        self.write_tail(out, operation, origin);
+        Ok(())
+    }
+
+    fn write_image<'a>(
+        &self,
+        out: &mut Vec<u8>,
+        cells: impl IntoIterator<Item = Cell<'a>>,
+        key_only: bool,
+    ) -> Result<(), WriteError> {
+        out.push(b'{');
+        let mut first = true;
+        let mut found = 0;
+        for (index, cell) in cells.into_iter().enumerate() {
+            found = index + 1;
+            let Some(column) = self.columns.get(index) else { continue };
+            if cell == Cell::Unavailable || (key_only && !column.key) {
+                continue;
+            }
+            if !first {
+                out.push(b',');
+            }
+            first = false;
+            out.extend_from_slice(&column.label);
+            match cell {
+                Cell::Text(text) => self.write_value(out, index, column.column_type, text)?,
+                Cell::Null | Cell::Unavailable => out.extend_from_slice(b"null"),
+            }
+        }
+        self.check_count(found)?;
+        out.push(b'}');
+        Ok(())
+    }
+
+    fn write_value(
+        &self,
+        out: &mut Vec<u8>,
+        index: usize,
+        column_type: ColumnType,
+        text: &str,
+    ) -> Result<(), WriteError> {
+        match column_type {
+            ColumnType::Boolean => match text {
+                "t" => out.extend_from_slice(b"true"),
+                "f" => out.extend_from_slice(b"false"),
+                _ => return Err(self.malformed(index)),
+            },
+            ColumnType::Int | ColumnType::Long => {
+                let digits = text.strip_prefix('-').unwrap_or(text);
+                if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+                    return Err(self.malformed(index));
+                }
+                out.extend_from_slice(text.as_bytes());
+            }
+            ColumnType::Float | ColumnType::Double => match text {
+                "NaN" | "Infinity" | "-Infinity" => write_string(out, text),
+                _ if text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e')) => {
+                    out.extend_from_slice(text.as_bytes());
+                }
+                _ => return Err(self.malformed(index)),
+            },
+            ColumnType::Decimal { .. }
+            | ColumnType::String
+            | ColumnType::Binary
+            | ColumnType::Date
+            | ColumnType::Time
+            | ColumnType::Timestamp
+            | ColumnType::TimestampTz
+            | ColumnType::Uuid
+            | ColumnType::Carrier => write_string(out, text),
+        }
+        Ok(())
+    }
+
+    fn write_tail(&self, out: &mut Vec<u8>, operation: Operation, origin: &ChangeOrigin) {
+        let ChangeOrigin { commit_us, commit_lsn, transaction_id, ordinal, handled_ms } = *origin;
+        out.extend_from_slice(&self.source_head);
+        let commit_ms = commit_us.div_euclid(1000);
+        // Writing into a Vec cannot fail.
+        let _infallible = write!(out, ",\"ts_ms\":{commit_ms},\"ts_us\":{commit_us}");
+        out.extend_from_slice(&self.source_table);
+        let lsn = commit_lsn.0;
+        let _infallible = write!(
+            out,
+            ",\"txId\":{transaction_id},\"lsn\":{lsn}}},\"transaction\":{{\"id\":\"{transaction_id}:{lsn}\",\
+             \"total_order\":{ordinal}}},\"op\":\"{}\",\"ts_ms\":{handled_ms}}}",
+            operation.letter()
+        );
+    }
+
+    fn check_count(&self, found: usize) -> Result<(), WriteError> {
+        let expected = self.columns.len();
+        if found == expected { Ok(()) } else { Err(WriteError::ColumnCount { expected, found }) }
+    }
+
+    fn name(&self, index: usize) -> String {
+        self.names.get(index).map_or_else(String::new, |(name, _)| name.clone())
+    }
+
+    fn malformed(&self, index: usize) -> WriteError {
+        let (column, source_type) = self.names.get(index).cloned().unwrap_or_default();
+        WriteError::MalformedValue { column, source_type }
+    }
+}
+
+/// Appends a JSON string. Only `"`, `\` and control characters need an escape (RFC 8259, section 7).
+fn write_string(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    let bytes = text.as_bytes();
+    let mut clean_from = 0;
+    for (index, byte) in bytes.iter().enumerate() {
+        if *byte >= 0x20 && *byte != b'"' && *byte != b'\\' {
+            continue;
+        }
+        out.extend_from_slice(bytes.get(clean_from..index).unwrap_or_default());
+        clean_from = index + 1;
+        match byte {
+            b'"' => out.extend_from_slice(b"\\\""),
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            other => {
+                let _infallible = write!(out, "\\u{other:04x}");
+            }
+        }
+    }
+    out.extend_from_slice(bytes.get(clean_from..).unwrap_or_default());
+    out.push(b'"');
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::position::Position;
+    use crate::schema::Column;
+
+    fn schema() -> SourceSchema {
+        let column = |id: i32, name: &str, column_type, key| Column {
+            id,
+            name: name.to_owned(),
+            field_id: 99 + id,
+            lake_name: name.to_owned(),
+            column_type,
+            source_type: "some".to_owned(),
+            key,
+        };
+        SourceSchema {
+            version: 1,
+            table_schema: "public".to_owned(),
+            table_name: "t".to_owned(),
+            position: Position::stream(1, Lsn(1), 1),
+            inferred: false,
+            columns: vec![
+                column(1, "id", ColumnType::Long, true),
+                column(2, "a\"b", ColumnType::String, false),
+                column(3, "ok", ColumnType::Boolean, false),
+                column(4, "x", ColumnType::Double, false),
+            ],
+            retired: Vec::new(),
+            next_field_id: 104,
+        }
+    }
+
+    const ORIGIN: ChangeOrigin = ChangeOrigin {
+        commit_us: 1_700_000_000_123_456,
+        commit_lsn: Lsn(0x16B_3748),
+        transaction_id: 77,
+        ordinal: 2,
+        handled_ms: 1_700_000_000_200,
+    };
+
+    fn value(out: &[u8]) -> serde_json::Value {
+        serde_json::from_slice(out).expect("valid JSON")
+    }
+
+    type NoImage = std::iter::Empty<Cell<'static>>;
+
+    #[test]
+    fn update_with_unchanged_toast_leaves_the_column_out() {
+        let writer = EnvelopeWriter::new(&schema(), "shop", "db");
+        let mut out = Vec::new();
+        let after = [Cell::Text("5"), Cell::Unavailable, Cell::Text("t"), Cell::Text("NaN")];
+        writer
+            .write_envelope(&mut out, Operation::Update, &ORIGIN, None::<(NoImage, bool)>, Some(after))
+            .expect("fits");
+        let value = value(&out);
+        assert_eq!(value["after"], serde_json::json!({"id": 5, "ok": true, "x": "NaN"}));
+        assert_eq!(value["before"], serde_json::Value::Null);
+        assert_eq!(value["op"], "u");
+        assert_eq!(value["source"]["ts_us"], 1_700_000_000_123_456_i64);
+        assert_eq!(value["source"]["lsn"], 0x16B_3748);
+        assert_eq!(value["transaction"]["total_order"], 2);
+    }
+
+    #[test]
+    fn delete_with_default_identity_holds_the_key_only() {
+        let writer = EnvelopeWriter::new(&schema(), "shop", "db");
+        let row = [Cell::Text("5"), Cell::Null, Cell::Null, Cell::Null];
+        let (mut out, mut key) = (Vec::new(), Vec::new());
+        writer
+            .write_envelope(&mut out, Operation::Delete, &ORIGIN, Some((row, true)), None::<NoImage>)
+            .expect("fits");
+        assert_eq!(value(&out)["before"], serde_json::json!({"id": 5}));
+        assert!(writer.write_key(&mut key, row).expect("a key"));
+        assert_eq!(key, b"{\"id\":5}");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_an_error_that_names_the_column() {
+        let writer = EnvelopeWriter::new(&schema(), "shop", "db");
+        let mut out = Vec::new();
+        let short = writer.write_key(&mut out, [Cell::Text("5")]);
+        assert_eq!(short, Err(WriteError::ColumnCount { expected: 4, found: 1 }));
+        let row = [Cell::Null, Cell::Null, Cell::Null, Cell::Null];
+        let no_key = writer.write_key(&mut out, row);
+        assert_eq!(no_key, Err(WriteError::KeyWithoutValue { column: "id".to_owned() }));
+        let row = [Cell::Text("5x"), Cell::Null, Cell::Null, Cell::Null];
+        let bad = writer.write_key(&mut out, row);
+        assert!(matches!(bad, Err(WriteError::MalformedValue { column, .. }) if column == "id"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_reads_back(text in any::<String>()) {
+            let writer = EnvelopeWriter::new(&schema(), "shop", "db");
+            let mut out = Vec::new();
+            let after = [Cell::Text("5"), Cell::Text(&text), Cell::Null, Cell::Text("1e+20")];
+            writer
+                .write_envelope(&mut out, Operation::Create, &ORIGIN, None::<(NoImage, bool)>, Some(after))
+                .expect("fits");
+            let value = value(&out);
+            prop_assert_eq!(value["after"]["a\"b"].as_str(), Some(text.as_str()));
+            prop_assert_eq!(value["after"]["x"].as_f64(), Some(1e20));
+        }
+    }
+}

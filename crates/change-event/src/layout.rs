@@ -1,0 +1,70 @@
+//! Keys of the control objects that agent and functions share. They lie outside every table's location, because orphan
+//! removal walks those. Intents have their keys in `table-commit`.
+//!
+//! # Invariants
+//! - A number in a key is zero-padded, so that a listing is in its order.
+
+use crate::naming::escape;
+
+/// One version of a source schema: created once, never changed.
+#[must_use]
+pub fn schema_document(source: &str, topic: &str, version: u32) -> String {
+    format!("control/schema/{}/{topic}/{version:010}.json", escape(source))
+}
+
+/// Folder of the registrations of all topics.
+pub const REGISTRY: &str = "control/registry/";
+
+/// Registration of one topic ([`crate::registration::TopicRegistration`]).
+#[must_use]
+pub fn registration(topic: &str) -> String {
+    format!("{REGISTRY}{topic}.json")
+}
+
+/// Claim of an epoch by an agent: created once.
+#[must_use]
+pub fn epoch_claim(source: &str, epoch: u64) -> String {
+    format!("{}{epoch:020}", epoch_claims(source))
+}
+
+/// Folder of the epoch claims of a source.
+#[must_use]
+pub fn epoch_claims(source: &str) -> String {
+    format!("control/agent/{}/epoch/", escape(source))
+}
+
+/// Claim of a topic incarnation: created once.
+#[must_use]
+pub fn incarnation_claim(topic: &str, incarnation: u32) -> String {
+    format!("{}{incarnation:010}", incarnation_claims(topic))
+}
+
+/// Folder of the incarnation claims of a topic.
+#[must_use]
+pub fn incarnation_claims(topic: &str) -> String {
+    format!("control/topic/{topic}/incarnation/")
+}
+
+/// The mark that a source had a slot: who finds it without the slot has lost the slot.
+#[must_use]
+pub fn slot_mark(source: &str) -> String {
+    format!("control/agent/{}/slot.json", escape(source))
+}
+
+/// An envelope too large for the topic.
+#[must_use]
+pub fn reference(source: &str, topic: &str, id: &str) -> String {
+    format!("control/reference/{}/{topic}/{id}.json", escape(source))
+}
+
+/// A record that can never succeed.
+#[must_use]
+pub fn quarantine(source: &str, table: &str, topic: &str, partition: u32, offset: i64) -> String {
+    format!("quarantine/{}/{}/{topic}-{partition:05}-{offset:020}.json", escape(source), escape(table))
+}
+
+/// Location of a lake table below the bucket.
+#[must_use]
+pub fn table_location(database: &str, table: &str) -> String {
+    format!("tables/{database}/{table}")
+}
