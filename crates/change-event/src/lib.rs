@@ -8,6 +8,7 @@
 //! - What is encoded here is decoded here: the agent and the functions cannot disagree about a byte.
 
 pub mod clock;
+pub mod disposition;
 pub mod envelope;
 pub mod evolution;
 pub mod header;
@@ -19,6 +20,7 @@ pub mod registration;
 pub mod schema;
 
 pub use clock::{Clock, IdSource, RandomIds, SystemClock};
+pub use disposition::Disposition;
 pub use envelope::{Cell, Operation};
 pub use header::{Predecessor, RecordHeader, RecordKind};
 pub use position::{Lane, Lsn, Position};
