@@ -5,6 +5,7 @@
 //! - A number in a key is zero-padded, so that a listing is in its order.
 
 use crate::naming::escape;
+use crate::position::Position;
 
 /// One version of a source schema: created once, never changed.
 #[must_use]
@@ -61,6 +62,12 @@ pub fn reference(source: &str, topic: &str, id: &str) -> String {
 #[must_use]
 pub fn quarantine(source: &str, table: &str, topic: &str, partition: u32, offset: i64) -> String {
     format!("quarantine/{}/{}/{topic}-{partition:05}-{offset:020}.json", escape(source), escape(table))
+}
+
+/// A row change that the agent cannot write as an envelope; it has no offset yet, so its position names it.
+#[must_use]
+pub fn source_quarantine(source: &str, table: &str, topic: &str, position: Position) -> String {
+    format!("quarantine/{}/{}/{topic}-at-{}.json", escape(source), escape(table), position.to_hex())
 }
 
 /// Location of a lake table below the bucket.

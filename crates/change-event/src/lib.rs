@@ -9,6 +9,7 @@
 
 pub mod clock;
 pub mod disposition;
+pub mod disposition;
 pub mod envelope;
 pub mod evolution;
 pub mod header;
@@ -20,6 +21,7 @@ pub mod registration;
 pub mod schema;
 
 pub use clock::{Clock, IdSource, RandomIds, SystemClock};
+pub use disposition::Disposition;
 pub use disposition::Disposition;
 pub use envelope::{Cell, Operation};
 pub use header::{Predecessor, RecordHeader, RecordKind};

@@ -4,10 +4,25 @@
 //! - A conditional write says what happened in a value: [`PutOutcome`]. A time-out is `Unknown`, never "failed".
 //! - Reads are strongly consistent: what a finished write wrote, the next read sees.
 
+pub mod failpoint;
+mod folder;
+mod memory;
+
+mod s3;
+mod verified;
+
+pub mod failpoint;
+
 use std::fmt::Debug;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+
+pub use folder::FolderStore;
+pub use memory::MemoryStore;
+
+//S3
+pub use verified::{VerifiedPut, put_if_absent_verified};
 
 /// How a create-only write ended.
 #[must_use]
