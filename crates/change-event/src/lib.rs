@@ -9,7 +9,6 @@
 
 pub mod clock;
 pub mod disposition;
-pub mod disposition;
 pub mod envelope;
 pub mod evolution;
 pub mod header;
@@ -22,8 +21,7 @@ pub mod schema;
 
 pub use clock::{Clock, IdSource, RandomIds, SystemClock};
 pub use disposition::Disposition;
-pub use disposition::Disposition;
-pub use envelope::{Cell, Operation};
+pub use envelope::{Cell, EnvelopeError, EnvelopeView, Operation};
 pub use header::{Predecessor, RecordHeader, RecordKind};
 pub use position::{Lane, Lsn, Position};
 pub use registration::TopicRegistration;
