@@ -1,0 +1,107 @@
+// What each function may do, and nothing more.
+//
+// Every function may list the bucket, because S3 answers "forbidden" instead of "not found" to a reader who may not,
+// and "not found" is an answer that the commit protocol lives on.
+
+import { Aws } from 'aws-cdk-lib';
+import { PolicyStatement } from 'aws-cdk-lib/aws-iam';
+import type { Function as LambdaFunction } from 'aws-cdk-lib/aws-lambda';
+
+import { functionName, type FirnFunctions } from './functions.ts';
+import type { Settings } from './settings.ts';
+
+interface Places {
+  readonly bucketArn: string;
+  readonly queueArn: string;
+}
+
+export function grantAll(functions: FirnFunctions, settings: Settings, places: Places): void {
+  const objects = (...prefixes: string[]) => prefixes.map((prefix) => `${places.bucketArn}/${prefix}*`);
+  const glue = [
+    arn('glue', 'catalog'),
+    arn('glue', `database/${settings.database}`),
+    arn('glue', `table/${settings.database}/*`),
+  ];
+  const ddl = arn('lambda', `function:${functionName('ddl')}`);
+
+  for (const one of Object.values(functions)) {
+    allow(one, ['s3:ListBucket'], [places.bucketArn]);
+  }
+
+  // Stages, sets aside, and commits inline when a table is due.
+  allow(functions.ingest, ['s3:GetObject'], objects('control/', 'tables/'));
+  allow(functions.ingest, ['s3:PutObject'], objects('control/i/', 'tables/', 'quarantine/'));
+  allow(functions.ingest, ['glue:GetTable', 'glue:UpdateTable'], glue);
+  allow(functions.ingest, ['lambda:InvokeFunction'], [ddl]);
+  allow(functions.ingest, ['sqs:SendMessage'], [places.queueArn]);
+
+  // Also writes data files: small batches travel inside the intent. Also seals a chain, which takes a slot.
+  allow(functions.commit, ['s3:GetObject'], objects('control/', 'tables/'));
+  allow(functions.commit, ['s3:PutObject'], objects('control/i/', 'tables/'));
+  allow(functions.commit, ['glue:GetTable', 'glue:UpdateTable'], glue);
+  allow(functions.commit, ['lambda:InvokeFunction'], [ddl]);
+  allow(functions.commit, ['sqs:SendMessage'], [places.queueArn]);
+
+  // The only one that makes a table.
+  allow(functions.ddl, ['s3:GetObject'], objects('control/registry/', 'control/schema/', 'tables/'));
+  allow(functions.ddl, ['s3:PutObject'], objects('tables/'));
+  allow(functions.ddl, ['glue:GetDatabase', 'glue:GetTable', 'glue:CreateTable', 'glue:UpdateTable'], glue);
+
+  allow(functions.mapping, ['s3:GetObject'], objects('control/registry/'));
+  if (settings.clusterArn !== undefined) {
+    grantMapping(functions, settings.clusterArn);
+    grantPoller(functions.ingest, settings.clusterArn);
+  }
+}
+
+/** Mappings of firn-ingest and of no other function. */
+function grantMapping(functions: FirnFunctions, clusterArn: string): void {
+  const ingest = arn('lambda', `function:${functionName('ingest')}`);
+  // These two have no resource of their own to be limited to; creating is limited by the function it is for.
+  allow(functions.mapping, ['lambda:ListEventSourceMappings'], ['*']);
+  functions.mapping.addToRolePolicy(
+    new PolicyStatement({
+      actions: ['lambda:CreateEventSourceMapping'],
+      resources: ['*'],
+      conditions: { ArnEquals: { 'lambda:FunctionArn': ingest } },
+    }),
+  );
+  functions.mapping.addToRolePolicy(
+    new PolicyStatement({
+      actions: ['lambda:GetEventSourceMapping', 'lambda:UpdateEventSourceMapping'],
+      resources: [arn('lambda', 'event-source-mapping:*')],
+      conditions: { ArnEquals: { 'lambda:FunctionArn': ingest } },
+    }),
+  );
+  allow(functions.mapping, ['kafka:DescribeCluster', 'kafka:DescribeClusterV2'], [clusterArn]);
+}
+
+/** Lambda's pollers act with the role of the function that they feed. */
+function grantPoller(ingest: LambdaFunction, clusterArn: string): void {
+  const within = (kind: string) => `${clusterArn.replace(':cluster/', `:${kind}/`)}/*`;
+  allow(ingest, ['kafka:DescribeCluster', 'kafka:DescribeClusterV2', 'kafka:GetBootstrapBrokers'], [clusterArn]);
+  allow(ingest, ['kafka-cluster:Connect', 'kafka-cluster:DescribeClusterDynamicConfiguration'], [clusterArn]);
+  allow(ingest, ['kafka-cluster:DescribeTopic', 'kafka-cluster:ReadData'], [within('topic')]);
+  allow(ingest, ['kafka-cluster:DescribeGroup', 'kafka-cluster:AlterGroup'], [within('group')]);
+  // EC2 knows no resource for these; AWS's own policy for MSK event sources has the same line.
+  allow(
+    ingest,
+    [
+      'ec2:CreateNetworkInterface',
+      'ec2:DeleteNetworkInterface',
+      'ec2:DescribeNetworkInterfaces',
+      'ec2:DescribeSecurityGroups',
+      'ec2:DescribeSubnets',
+      'ec2:DescribeVpcs',
+    ],
+    ['*'],
+  );
+}
+
+function allow(to: LambdaFunction, actions: string[], resources: string[]): void {
+  to.addToRolePolicy(new PolicyStatement({ actions, resources }));
+}
+
+function arn(service: string, rest: string): string {
+  return `arn:${Aws.PARTITION}:${service}:${Aws.REGION}:${Aws.ACCOUNT_ID}:${rest}`;
+}
