@@ -55,7 +55,7 @@ fn complaints(packages: &[Package]) -> Vec<String> {
                 continue;
             };
             let at_home = homes.contains(&package.name.as_str());
-            if !at_home && !(*tests && package.folder.starts_with("tests/")) {
+            if !(at_home || *tests && package.folder.starts_with("tests/")) {
                 complaints.push(format!(
                     "{} names {world}, whose home is {}",
                     package.name,
