@@ -7,11 +7,9 @@
 pub mod failpoint;
 mod folder;
 mod memory;
-
+#[cfg(feature = "s3")]
 mod s3;
 mod verified;
-
-pub mod failpoint;
 
 use std::fmt::Debug;
 
@@ -20,8 +18,8 @@ use bytes::Bytes;
 
 pub use folder::FolderStore;
 pub use memory::MemoryStore;
-
-//S3
+#[cfg(feature = "s3")]
+pub use s3::S3Store;
 pub use verified::{VerifiedPut, put_if_absent_verified};
 
 /// How a create-only write ended.

@@ -1,1 +1,32 @@
-//! table-commit: being built.
+//! The commit protocol: batches are staged in chains of intents, and combined into one Iceberg snapshot at a time.
+//!
+//! Flow: ingest: [`Committer::ensure_table`] -> [`Chain::walk`] -> [`judge`] -> Parquet -> [`Chain::win`] -> acknowledge;
+//! commit: [`Committer::combine`]; ddl: [`Committer::evolve`].
+//!
+//! # Invariants
+//! - Progress is written in the same metadata as the data it covers ([`state`]).
+//! - Every write is create-only or a compare-and-set, and a lost answer is resolved by reading back.
+//! - The core knows ports only: [`object_io::ObjectStore`] and [`Catalog`]; time and ids are passed in.
+
+pub mod accept;
+pub mod catalog;
+pub mod chain;
+mod combine;
+mod error;
+mod evolve;
+pub mod intent;
+mod metadata_file;
+mod snapshot;
+pub mod state;
+mod table;
+
+pub use accept::{DropReason, Gap, RecordIdentity, Verdict, judge};
+pub use catalog::{
+    Catalog, CatalogError, CreateOutcome, Pointer, PointerVersion, SwapOutcome, TableName,
+};
+pub use chain::{Chain, SlotOutcome, Walk};
+pub use combine::{Combined, CombineOutcome};
+pub use error::CommitError;
+pub use intent::Intent;
+pub use state::{Frontier, TableState};
+pub use table::{Committer, Limits, LoadedTable};

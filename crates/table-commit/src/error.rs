@@ -1,0 +1,193 @@
+//! Why a table operation did not come to its end, and what may be done about it.
+
+use change_event::Disposition;
+use object_io::ObjectError;
+
+use crate::catalog::{CatalogError, TableName};
+
+/// Why a table operation did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// Object storage failed.
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+    /// The catalog failed.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// The Iceberg library refused what it was given or what it read.
+    #[error("iceberg: {doing}")]
+    Iceberg {
+        /// What was being done.
+        doing: &'static str,
+        /// What the library said.
+        #[source]
+        source: Box<iceberg::Error>,
+    },
+    /// A staged file cannot be made an entry of a manifest, or a schema cannot be made a table's.
+    #[error("table file: {doing}")]
+    File {
+        /// What was being done.
+        doing: &'static str,
+        /// What was wrong.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// There is no such table.
+    #[error("no table {table}")]
+    NoTable {
+        /// The table.
+        table: TableName,
+    },
+    /// Table metadata names an object that is not there.
+    #[error("{table}: {key} is named by the table but is not there")]
+    MissingObject {
+        /// The table.
+        table: TableName,
+        /// Its address.
+        key: String,
+    },
+    /// An address outside the bucket that firn was given.
+    #[error("{location} is outside {uri_prefix}")]
+    ForeignLocation {
+        /// The address.
+        location: String,
+        /// Prefix of the bucket.
+        uri_prefix: String,
+    },
+    /// A slot holds what is no intent.
+    #[error("{key} holds no intent that this version can read; see who wrote it, nothing of it is applied")]
+    MalformedIntent {
+        /// Key of the slot.
+        key: String,
+        /// What was wrong.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A slot holds an intent that does not continue the chain it is in.
+    #[error("the intent in {key} does not continue its chain; see who wrote it, nothing of it is applied")]
+    BrokenChain {
+        /// Key of the slot.
+        key: String,
+    },
+    /// Whether the slot was won is not known.
+    #[error("not known whether {key} was written")]
+    SlotUnknown {
+        /// Key of the slot.
+        key: String,
+    },
+    /// The state in the table's properties cannot be read.
+    #[error("{table}: property firn.state cannot be read; restore it from the summary of the newest snapshot that has it")]
+    MalformedState {
+        /// The table.
+        table: TableName,
+        /// What was wrong.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The table has snapshots but no state of ours: nobody knows how far it is.
+    #[error("{table} has snapshots but no property firn.state; restore it from the summary of the newest snapshot that has it, or drop the table to load it anew")]
+    NoState {
+        /// The table.
+        table: TableName,
+    },
+    /// The table's head is not a descendant of our last snapshot: somebody rolled the table back.
+    #[error("{table} was rolled back: snapshot {state_snapshot_id} of its state is no ancestor of its head; to go on without the rows taken back: `firn rollback accept`, to have them again: `firn rollback replay`")]
+    RolledBack {
+        /// The table.
+        table: TableName,
+        /// The snapshot that the state names.
+        state_snapshot_id: i64,
+        /// The head now.
+        head_snapshot_id: Option<i64>,
+    },
+    /// The table is not the one that this topic feeds.
+    #[error("{table} is not fed by topic {topic} (its property firn.topic: {found:?}); drop or rename it, or capture into another name")]
+    ForeignTable {
+        /// The table.
+        table: TableName,
+        /// The topic asked for.
+        topic: String,
+        /// The topic that the table names.
+        found: Option<String>,
+    },
+    /// Another engine dropped a column that the source still has.
+    #[error("{table}: column {column} (field {field_id}) was dropped in the lake but the source has it; add it again with this field id by restoring an older schema, or drop the table to load it anew")]
+    ColumnDropped {
+        /// The table.
+        table: TableName,
+        /// Its name in the document.
+        column: String,
+        /// Its field id.
+        field_id: i32,
+    },
+    /// A column of the table cannot become what the document says.
+    #[error("{table}: column {column} is {found} in the lake and cannot become {wanted}; capture into another table")]
+    ColumnConflict {
+        /// The table.
+        table: TableName,
+        /// Its name in the document.
+        column: String,
+        /// Its type in the lake.
+        found: String,
+        /// Its type by the document, or the name another column has taken.
+        wanted: String,
+    },
+    /// Another engine removed the partition spec that our files are written by.
+    #[error("{table}: partition spec 0 is gone; restore it, files are staged by it")]
+    NoPartitionSpec {
+        /// The table.
+        table: TableName,
+    },
+    /// Lost every race, within bounds.
+    #[error("{table}: {operation} lost {tries} races")]
+    TriesExhausted {
+        /// The table.
+        table: TableName,
+        /// `combine`, `register`, `evolve` or `create`.
+        operation: &'static str,
+        /// Number of tries.
+        tries: u32,
+    },
+    /// It is not known whether the table was changed, and reading back did not settle it. Files stay.
+    #[error("{table}: not known whether {operation} was done")]
+    OutcomeUnknown {
+        /// The table.
+        table: TableName,
+        /// `combine`, `register`, `evolve` or `create`.
+        operation: &'static str,
+    },
+}
+
+impl CommitError {
+    /// What may be done about it.
+    #[deny(clippy::wildcard_enum_match_arm)]
+    #[must_use]
+    pub fn disposition(&self) -> Disposition {
+        match self {
+            Self::Object(ObjectError::Unavailable { .. }) => Disposition::Retry,
+            Self::Catalog(error) => error.disposition(),
+            Self::TriesExhausted { .. } => Disposition::Refresh,
+            Self::SlotUnknown { .. } | Self::OutcomeUnknown { .. } => Disposition::Verify,
+            Self::Object(ObjectError::Refused { .. })
+            | Self::Iceberg { .. }
+            | Self::File { .. }
+            | Self::NoTable { .. }
+            | Self::MissingObject { .. }
+            | Self::ForeignLocation { .. }
+            | Self::MalformedIntent { .. }
+            | Self::BrokenChain { .. }
+            | Self::MalformedState { .. }
+            | Self::NoState { .. }
+            | Self::RolledBack { .. }
+            | Self::ForeignTable { .. }
+            | Self::ColumnDropped { .. }
+            | Self::ColumnConflict { .. }
+            | Self::NoPartitionSpec { .. } => Disposition::Halt,
+        }
+    }
+
+    /// For `map_err` on results of the Iceberg library.
+    pub(crate) fn iceberg(doing: &'static str) -> impl Fn(iceberg::Error) -> Self {
+        move |source| Self::Iceberg { doing, source: Box::new(source) }
+    }
+}
