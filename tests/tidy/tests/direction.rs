@@ -9,7 +9,8 @@ const MAY_NAME: [(&str, &[&str]); 13] = [
     // 1: vocabulary and ports
     ("change-event", &[]),
     ("object-io", &["change-event"]),
-    ("function-kit", &["change-event"]),
+    // Registrations and schema documents are objects that every function reads.
+    ("function-kit", &["change-event", "object-io"]),
     // 2: the source
     ("source-postgres", &["change-event"]),
     // 3 and 4: neither knows the sources

@@ -50,7 +50,7 @@ fn shape_of(file: &TextFile) -> Vec<String> {
             file.path
         ));
     }
-    let is_test = file.name() == "tests.rs"
+    let is_test = file.name().ends_with("tests.rs")
         || file
             .path
             .split('/')
