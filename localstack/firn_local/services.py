@@ -196,7 +196,7 @@ class Ministack:
             "S3_PERSIST": "1",
             "S3_DATA_DIR": str(self._folder / "s3"),
             "TMPDIR": str(temporary),
-            "LAMBDA_STRICT": "0",
+            "MINISTACK_HOST": "127.0.0.1",
         }
         self.process = self._supervisor.start("ministack", [VENV / "bin" / "ministack"], env)
         self._supervisor.wait_until(self._answers, "ministack")

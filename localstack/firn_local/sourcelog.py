@@ -1,0 +1,266 @@
+"""What the lake must hold, from the source alone: the log through a second slot, and the tables at that slot's snapshot.
+
+Flow: `Witness.open` before the agent starts -> workload -> `Witness.close` -> `Expectation`.
+
+Always holds: the witness's slot is older than the agent's copy, so that nothing can fall between; it is read by
+`pg_recvlogical` and decoded by `pgoutput`, neither of which is ours to ship.
+
+Source: PostgreSQL manual, "Streaming Replication Protocol" (CREATE_REPLICATION_SLOT … SNAPSHOT 'export'). A transaction is
+streamed by a slot if its commit record begins at or after the slot's consistent point (snapbuild.c,
+SnapBuildXactNeedsSkip); otherwise its rows are in the snapshot.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psycopg
+
+from .paths import postgres_account
+from .pgoutput import UNAVAILABLE, RowChange, Transaction, Truncate, Tuple, Value, transactions
+from .processes import ServiceError
+from .services import Postgres
+
+SLOT = PUBLICATION = "witness"
+# How the agent asks for text (crates/change-event/src/schema.rs, ColumnType).
+SESSION = {
+    "datestyle": "ISO",
+    "intervalstyle": "postgres",
+    "extra_float_digits": "1",
+    "timezone": "UTC",
+    "bytea_output": "hex",
+}
+PGOPTIONS = " ".join(f"-c {name}={value}" for name, value in SESSION.items())
+TableName = tuple[str, str]
+Row = dict[str, Value]
+
+
+def parse_lsn(text: str) -> int:
+    """`16/B374D848` as a number."""
+    high, low = text.split("/")
+    return int(high, 16) << 32 | int(low, 16)
+
+
+def format_lsn(lsn: int) -> str:
+    """A number as `16/B374D848`."""
+    return f"{lsn >> 32:X}/{lsn & 0xFFFFFFFF:X}"
+
+
+@dataclass(frozen=True)
+class Change:
+    """One row change of the log: `c`, `u`, `d`, or `t` for a TRUNCATE of the table."""
+
+    op: str
+    commit_lsn: int
+    ordinal: int
+    commit_us: int
+    row: Row
+    """Values by source column name: the new row, or of a deleted row what the log has."""
+    before: Row | None = None
+    """The old row under REPLICA IDENTITY FULL."""
+
+
+@dataclass
+class Table:
+    """A captured table: its rows at the witness's snapshot, and its changes since, in log order."""
+
+    key: tuple[str, ...]
+    dump: list[Row] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
+
+    def rows_at(self, lsn: int) -> list[Row]:
+        """The rows that a snapshot at a consistent point sees: the dump, and every earlier change applied."""
+        keyed = {self.key_of(row): row for row in self.dump} if self.key else {}
+        loose = [] if self.key else list(self.dump)
+        old: Row = {}
+        for change in self.changes:
+            if change.commit_lsn >= lsn:
+                break
+            if change.op == "t":
+                keyed.clear()
+                loose.clear()
+            elif change.op == "d":
+                # A key change is a delete and then an insert: what that leaves unavailable stood in the deleted row.
+                old = keyed.pop(self.key_of(change.row), {}) if self.key else change.row
+                if not self.key:
+                    loose.remove(old)
+            else:
+                if change.op == "u":
+                    old = keyed.pop(self.key_of(change.row), {}) if self.key else change.before or {}
+                    if not self.key:
+                        loose.remove(old)
+                row = {name: old.get(name) if value is UNAVAILABLE else value for name, value in change.row.items()}
+                if self.key:
+                    keyed[self.key_of(row)] = row
+                else:
+                    loose.append(row)
+        return list(keyed.values()) if self.key else loose
+
+    def key_of(self, row: Row) -> tuple[Value, ...]:
+        """The key of a row."""
+        return tuple(row[name] for name in self.key)
+
+
+@dataclass(frozen=True)
+class TruncateEvent:
+    """One table of a TRUNCATE."""
+
+    commit_lsn: int
+    ordinal: int
+    commit_us: int
+    xid: int
+    schema: str
+    table: str
+    cascade: bool
+    restart_identity: bool
+
+
+@dataclass
+class Expectation:
+    """All that the lake must hold."""
+
+    tables: dict[TableName, Table]
+    truncates: list[TruncateEvent] = field(default_factory=list)
+
+
+class Witness:
+    """The second reader: opened before the agent starts, closed after the workload has ended."""
+
+    def __init__(self, postgres: Postgres, database: str, folder: Path) -> None:
+        self._postgres, self._database, self._folder = postgres, database, folder
+        self.tables: dict[TableName, Table] = {}
+
+    def open(self) -> None:
+        """Makes publication and slot, and dumps all tables in the slot's snapshot."""
+        dsn = self._postgres.dsn(self._database)
+        with psycopg.connect(dsn, autocommit=True) as session:
+            session.execute(f"CREATE PUBLICATION {PUBLICATION} FOR ALL TABLES")
+        with psycopg.connect(dsn, autocommit=True, replication="database") as replication:
+            made = replication.pgconn.exec_(
+                f"CREATE_REPLICATION_SLOT {SLOT} LOGICAL pgoutput (SNAPSHOT 'export')".encode()
+            )
+            snapshot = made.get_value(0, 2)
+            if snapshot is None:
+                raise ServiceError(f"no slot for the witness: {made.error_message.decode()}")
+            self.tables = dump(dsn, snapshot.decode())
+
+    def close(self) -> Expectation:
+        """Reads the log up to now, and drops slot and publication."""
+        dsn = self._postgres.dsn(self._database)
+        capture = self._folder / "witness.pgoutput"
+        with psycopg.connect(dsn, autocommit=True) as session:
+            end = str(session.execute("SELECT pg_current_wal_lsn()").fetchone()[0])
+            _receive(self._postgres, dsn, end, capture)
+            session.execute(f"SELECT pg_drop_replication_slot('{SLOT}')")
+            session.execute(f"DROP PUBLICATION {PUBLICATION}")
+        return expectation(self.tables, list(transactions(capture.read_bytes())))
+
+
+def dump(dsn: str, snapshot: str) -> dict[TableName, Table]:
+    """Every table of a database as its output functions print it, in an exported snapshot."""
+    tables: dict[TableName, Table] = {}
+    with psycopg.connect(dsn, options=PGOPTIONS) as session:
+        session.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        session.execute(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
+        named = session.execute(_TABLES).fetchall()
+        for schema, table, quoted, key in named:
+            answer = session.pgconn.exec_(f"SELECT * FROM {quoted}".encode())
+            names = [answer.fname(column).decode() for column in range(answer.nfields)]
+            rows: list[Row] = [
+                {name: _text(answer.get_value(row, column)) for column, name in enumerate(names)}
+                for row in range(answer.ntuples)
+            ]
+            tables[schema, table] = Table(tuple(key or ()), rows)
+    return tables
+
+
+_TABLES = """
+SELECT n.nspname, c.relname, format('%I.%I', n.nspname, c.relname),
+       (SELECT array_agg(a.attname::text ORDER BY a.attnum)
+        FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
+        WHERE i.indrelid = c.oid AND i.indisprimary)
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+ORDER BY 1, 2
+"""
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode()
+
+
+def _receive(postgres: Postgres, dsn: str, end: str, capture: Path) -> None:
+    account = postgres_account()
+    capture.touch()
+    if account:
+        os.chown(capture, account.uid, account.gid)
+    received = subprocess.run(
+        [postgres.programs / "pg_recvlogical", "-d", dsn, "--slot", SLOT, "--start", "--endpos", end, "--no-loop",
+         "-o", "proto_version=1", "-o", f"publication_names={PUBLICATION}", "-f", capture],
+        env={"PATH": os.environ["PATH"], "PGOPTIONS": PGOPTIONS},
+        capture_output=True,
+        timeout=600,
+    )
+    if received.returncode:
+        raise ServiceError(f"pg_recvlogical failed:\n{received.stderr.decode()}")
+
+
+def expectation(tables: dict[TableName, Table], log: list[Transaction]) -> Expectation:
+    """Numbers the changes of each transaction and sorts them by table.
+
+    An update of key columns counts as two changes: delete of the old key, insert of the new row.
+    """
+    expected = Expectation(tables)
+    for transaction in log:
+        ordinal = 0
+        for event in transaction.changes:
+            if isinstance(event, Truncate):
+                for relation in event.relations:
+                    ordinal += 1
+                    _add_truncate(expected, transaction, ordinal, relation.schema, relation.table, event)
+                continue
+            table = expected.tables[event.relation.schema, event.relation.table]
+            for op, row, before in _split(table, event):
+                ordinal += 1
+                where = (transaction.commit_lsn, ordinal, transaction.commit_us)
+                table.changes.append(Change(op, *where, row, before))
+    return expected
+
+
+def _add_truncate(
+    expected: Expectation, transaction: Transaction, ordinal: int, schema: str, table: str, event: Truncate
+) -> None:
+    where = (transaction.commit_lsn, ordinal, transaction.commit_us)
+    expected.tables[schema, table].changes.append(Change("t", *where, {}))
+    expected.truncates.append(
+        TruncateEvent(*where, transaction.xid, schema, table, event.cascade, event.restart_identity)
+    )
+
+
+def _split(table: Table, event: RowChange) -> list[tuple[str, Row, Row | None]]:
+    names = event.relation.columns
+    new = _named(names, event.new) if event.new is not None else None
+    old = _named(names, event.old) if event.old is not None else None
+    full = None if event.old_is_key else old
+    if event.kind == "D":
+        return [("d", _deleted(table, event, old or {}), full)]
+    if new is None:
+        raise ValueError("an insert or update without a new row")
+    if event.kind == "I":
+        return [("c", new, None)]
+    if old is not None and table.key and table.key_of(old) != table.key_of(new):
+        return [("d", _deleted(table, event, old), full), ("c", new, full)]
+    return [("u", new, full)]
+
+
+def _deleted(table: Table, event: RowChange, old: Row) -> Row:
+    return {name: old[name] for name in table.key} if event.old_is_key else old
+
+
+def _named(names: tuple[str, ...], values: Tuple) -> Row:
+    if len(names) != len(values):
+        raise ValueError(f"a row of {len(values)} values for {len(names)} columns")
+    return dict(zip(names, values, strict=True))
