@@ -1,4 +1,4 @@
-//! How a handler says that it failed as a whole, so that alarms and dead-letter metadata can be read.
+//! How a handler says that it failed as a whole, so that alarms and retry records can be read.
 
 use std::error::Error;
 

@@ -1,5 +1,5 @@
 //! What every function of firn shares with Lambda: start-up, environment, deadline, metrics, failures, and the two
-//! services by which functions reach each other (invoke, delayed queue).
+//! services by which functions reach each other (invoke, delayed queue), and the registry of topics that all of them read.
 //!
 //! Flow: Lambda runtime -> [`start::run`] -> a function's handler -> response types of [`batch`].
 //!
@@ -10,6 +10,7 @@
 
 pub mod aws;
 pub mod batch;
+pub mod ddl;
 pub mod deadline;
 pub mod environment;
 pub mod failure;
@@ -17,9 +18,11 @@ pub mod invoke;
 pub mod mappings;
 pub mod metric;
 pub mod queue;
+pub mod registry;
 pub mod start;
 
 pub use batch::{KafkaBatchResponse, SqsBatchResponse, SqsEvent};
+pub use ddl::{DdlRequest, DdlResponse};
 pub use deadline::Deadline;
 pub use environment::{ConfigError, Environment};
 pub use failure::Failure;
@@ -27,3 +30,4 @@ pub use invoke::{FunctionInvoker, InvokeError};
 pub use mappings::EventSourceMappings;
 pub use metric::{Metric, Metrics};
 pub use queue::{DelayedQueue, QueueError};
+pub use registry::{Registry, RegistryError};
