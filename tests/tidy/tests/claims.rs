@@ -4,7 +4,7 @@
 use crate::tree::{self, TextFile};
 
 /// Marks of a promise in docs/SEMANTICS.md.
-const PROVEN: &str = "*proven by";
+const PROVEN: &str = "*proven by ";
 const OPEN: &str = "*not yet";
 
 fn markdown(files: &[TextFile]) -> impl Iterator<Item = &TextFile> {
