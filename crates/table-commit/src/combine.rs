@@ -1,8 +1,22 @@
-//! Combining.
+//! Combining: everything that is staged for a table becomes one snapshot.
+//!
+//! Flow: chains of intents -> **here** -> [`crate::snapshot`] -> compare-and-set.
+//!
+//! # Invariants
+//! - A slot is never skipped: what is committed of a partition is a prefix of its chain from the committed frontier.
+//! - Files and frontiers of an intent are committed together or not at all.
+//! - Any number of combiners may run at once: the compare-and-set lets one through, the others go on from its frontier.
 
-use crate::catalog::TableName;
+use futures_util::future::try_join_all;
+
+use crate::catalog::{SwapOutcome, TableName};
+use crate::chain::Walk;
 use crate::error::CommitError;
-use crate::table::Committer;
+use crate::metadata_file::uuid_of;
+use crate::publish::Race;
+use crate::snapshot::Plan;
+use crate::state::TableState;
+use crate::table::{Committer, LoadedTable};
 
 /// What a commit added.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +54,14 @@ pub enum CombineOutcome {
     },
 }
 
+/// What the chains hold behind the committed frontier, as far as this commit takes it.
+#[derive(Debug)]
+struct Staged {
+    walks: Vec<(u32, Walk)>,
+    more: bool,
+    needs_schema: Option<u32>,
+}
+
 impl Committer {
     /// Walks every registered partition's chain and commits everything found in one snapshot.
     ///
@@ -47,6 +69,109 @@ impl Committer {
     /// Those of [`Committer::load`]; [`CommitError::NoTable`] (Halt); [`CommitError::TriesExhausted`] (Refresh);
     /// [`CommitError::OutcomeUnknown`] (Verify).
     pub async fn combine(&self, name: &TableName) -> Result<CombineOutcome, CommitError> {
-        todo!()
+        let mut race = Race::new(name, "combine", self.limits.tries_max);
+        let mut attempts: Vec<Combined> = Vec::new();
+        loop {
+            let table = self.load_existing(name).await?;
+            // An attempt of which the answer was lost.
+            let landed = attempts
+                .iter()
+                .position(|attempt| table.metadata.snapshot_by_id(attempt.snapshot_id).is_some());
+            if let Some(landed) = landed {
+                return Ok(CombineOutcome::Committed(attempts.swap_remove(landed)));
+            }
+            let staged = self.staged(&table).await?;
+            if staged.walks.is_empty() {
+                return Ok(match staged.needs_schema {
+                    Some(version) => CombineOutcome::NeedsSchema { version },
+                    None if race.has_tried() => CombineOutcome::CommittedByOther,
+                    None => CombineOutcome::NothingStaged,
+                });
+            }
+            race.begin()?;
+            let combined = staged.summary(self.ids.next_snapshot_id());
+            let plan = self.plan(&table, &staged, combined.snapshot_id);
+            let built = plan.build(self.store.as_ref(), &self.limits).await?;
+            let outcome = self.publish(&table, &built.metadata, built.objects).await?;
+            if outcome == SwapOutcome::Swapped {
+                return Ok(CombineOutcome::Committed(combined));
+            }
+            tracing::info!(table = %name, ?outcome, "commit did not go through, reading back");
+            if outcome == SwapOutcome::Unknown {
+                attempts.push(combined);
+            }
+            race.note(outcome);
+        }
+    }
+
+    /// Walks all chains of a table, concurrently.
+    async fn staged(&self, table: &LoadedTable) -> Result<Staged, CommitError> {
+        let partitions = table.state.partitions.len().max(1);
+        let limit = self.limits.intents_per_commit_max.div_ceil(partitions);
+        let walks = table.state.partitions.iter().map(|(partition, frontier)| async move {
+            let chain = table.chain(*partition);
+            let walk = chain.walk(self.store.as_ref(), frontier, limit).await?;
+            Ok::<_, CommitError>((*partition, walk))
+        });
+        let mut staged = Staged { walks: Vec::new(), more: false, needs_schema: None };
+        for (partition, mut walk) in try_join_all(walks).await? {
+            // The chain is cut before the first intent that the table's schema does not hold.
+            let schema_version = table.state.schema_version;
+            if let Some(cut) = walk.intents.iter().position(|intent| intent.schema_version > schema_version) {
+                let needed = walk.intents.get(cut).map(|intent| intent.schema_version);
+                staged.needs_schema = staged.needs_schema.max(needed);
+                walk.intents.truncate(cut);
+                if let Some(last) = walk.intents.last() {
+                    walk.tail = last.after;
+                }
+            } else {
+                staged.more |= !walk.at_end;
+            }
+            if !walk.intents.is_empty() {
+                staged.walks.push((partition, walk));
+            }
+        }
+        Ok(staged)
+    }
+
+    fn plan<'a>(&self, table: &'a LoadedTable, staged: &'a Staged, snapshot_id: i64) -> Plan<'a> {
+        let metadata = &table.metadata;
+        let timestamp_ms = self.clock.now_ms().max(metadata.last_updated_ms());
+        let mut state = TableState {
+            sequence_number: metadata.next_sequence_number(),
+            snapshot_id: Some(snapshot_id),
+            committed_ms: self.clock.now_ms(),
+            ..table.state.clone()
+        };
+        for (partition, walk) in &staged.walks {
+            state.topic_incarnation = state.topic_incarnation.max(walk.tail.incarnation);
+            state.partitions.insert(*partition, walk.tail);
+        }
+        Plan {
+            base: table,
+            files: staged.intents().flat_map(|intent| &intent.files).collect(),
+            state,
+            snapshot_id,
+            attempt_id: uuid_of(&self.ids.next_id()).to_string(),
+            timestamp_ms,
+        }
+    }
+}
+
+impl Staged {
+    fn intents(&self) -> impl Iterator<Item = &crate::intent::Intent> {
+        self.walks.iter().flat_map(|(_, walk)| &walk.intents)
+    }
+
+    fn summary(&self, snapshot_id: i64) -> Combined {
+        Combined {
+            snapshot_id,
+            intent_count: self.intents().count(),
+            file_count: self.intents().map(|intent| intent.files.len()).sum(),
+            row_count: self.intents().map(|intent| intent.row_count).sum(),
+            oldest_intent_ms: self.intents().map(|intent| intent.created_ms).min().unwrap_or(0),
+            more: self.more,
+            needs_schema: self.needs_schema,
+        }
     }
 }

@@ -1,1 +1,135 @@
-//! Metadata.
+//! The metadata file of a table: its name, its bytes, and how they are read.
+//!
+//! # Invariants
+//! - A file name holds a fresh id: no two attempts share a file, so a file is written once and never changed.
+//! - Compression follows the table's property; reading looks at the bytes, never at the name.
+//!
+//! # Source
+//! Iceberg specification, "Table Metadata" and "Metadata file naming"; the library compresses only on its way through
+//! `write_to`, so that a scratch file in memory stands between.
+
+use std::str::FromStr;
+
+use bytes::Bytes;
+use iceberg::MetadataLocation;
+use iceberg::compression::CompressionCodec;
+use iceberg::io::FileIO;
+use iceberg::spec::TableMetadata;
+use object_io::ObjectStore;
+use uuid::Uuid;
+
+use crate::catalog::TableName;
+use crate::error::CommitError;
+
+/// The key of an address of the bucket.
+///
+/// # Errors
+/// [`CommitError::ForeignLocation`] (Halt) if it is outside.
+pub(crate) fn key_of<'a>(store: &dyn ObjectStore, location: &'a str) -> Result<&'a str, CommitError> {
+    location.strip_prefix(store.uri_prefix()).ok_or_else(|| CommitError::ForeignLocation {
+        location: location.to_owned(),
+        uri_prefix: store.uri_prefix().to_owned(),
+    })
+}
+
+/// The object at an address that table metadata names.
+pub(crate) async fn fetch(
+    store: &dyn ObjectStore,
+    table: &TableName,
+    location: &str,
+) -> Result<Bytes, CommitError> {
+    let key = key_of(store, location)?;
+    store.get(key).await?.ok_or_else(|| CommitError::MissingObject {
+        table: table.clone(),
+        key: key.to_owned(),
+    })
+}
+
+/// An id of an `IdSource` in the form that Iceberg's file names and table identity have.
+pub(crate) fn uuid_of(id: &str) -> Uuid {
+    // An id is 32 hexadecimal digits by contract; one that is not still gives a name of its own.
+    Uuid::parse_str(id).unwrap_or_else(|_malformed| {
+        let folded = id.bytes().fold(0u128, |hash, byte| hash.rotate_left(7) ^ u128::from(byte));
+        Uuid::from_u128(folded)
+    })
+}
+
+/// The address of the metadata that follows the one at `previous`.
+pub(crate) fn next_location(previous: Option<&str>, metadata: &TableMetadata, id: &str) -> String {
+    let digits = |location: &str| -> Option<u64> {
+        let name = location.rsplit('/').next()?;
+        let number: String =
+            name.trim_start_matches('v').chars().take_while(char::is_ascii_digit).collect();
+        number.parse().ok()
+    };
+    let version = previous.map_or(0, |location| digits(location).unwrap_or(0).saturating_add(1));
+    let suffix = match metadata.metadata_compression_codec() {
+        Ok(CompressionCodec::Gzip(_)) => ".gz",
+        _ => "",
+    };
+    format!("{}/metadata/{version:05}-{}{suffix}.metadata.json", metadata.location(), uuid_of(id))
+}
+
+/// The bytes of metadata for this address.
+pub(crate) async fn encode(metadata: &TableMetadata, location: &str) -> Result<Bytes, CommitError> {
+    let failed = CommitError::iceberg("writing table metadata");
+    let scratch = FileIO::new_with_memory();
+    let parsed = MetadataLocation::from_str(location).map_err(&failed)?;
+    metadata.write_to(&scratch, &parsed).await.map_err(&failed)?;
+    scratch.new_input(location).map_err(&failed)?.read().await.map_err(&failed)
+}
+
+/// The metadata in these bytes, compressed or not.
+pub(crate) async fn decode(bytes: Bytes, location: &str) -> Result<TableMetadata, CommitError> {
+    let failed = CommitError::iceberg("reading table metadata");
+    let scratch = FileIO::new_with_memory();
+    scratch.new_output(location).map_err(&failed)?.write(bytes).await.map_err(&failed)?;
+    TableMetadata::read_from(&scratch, location).await.map_err(&failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use iceberg::TableCreation;
+    use iceberg::spec::TableMetadataBuilder;
+
+    use super::*;
+
+    const ID: &str = "0102030405060708090a0b0c0d0e0f10";
+
+    fn metadata(codec: &str) -> TableMetadata {
+        let creation = TableCreation::builder()
+            .name("t".to_owned())
+            .location("s3://b/t".to_owned())
+            .schema(table_file::base_schema().unwrap())
+            .properties(HashMap::from([("write.metadata.compression-codec".to_owned(), codec.to_owned())]))
+            .build();
+        TableMetadataBuilder::from_table_creation(creation).unwrap().build().unwrap().metadata
+    }
+
+    #[tokio::test]
+    async fn metadata_reads_back_plain_and_compressed() {
+        for codec in ["none", "gzip"] {
+            let before = metadata(codec);
+            let location = next_location(None, &before, ID);
+            assert_eq!(location.ends_with(".gz.metadata.json"), codec == "gzip");
+            let bytes = encode(&before, &location).await.unwrap();
+            assert_eq!(bytes.starts_with(&[0x1F, 0x8B]), codec == "gzip");
+            assert_eq!(decode(bytes, &location).await.unwrap(), before);
+        }
+    }
+
+    #[test]
+    fn names_count_on_from_any_engines_names() {
+        let metadata = metadata("gzip");
+        let after = |previous| next_location(previous, &metadata, ID);
+        let id = "01020304-0506-0708-090a-0b0c0d0e0f10";
+        assert_eq!(after(None), format!("s3://b/t/metadata/00000-{id}.gz.metadata.json"));
+        assert_eq!(
+            after(Some("s3://b/t/metadata/00041-x.gz.metadata.json")),
+            format!("s3://b/t/metadata/00042-{id}.gz.metadata.json")
+        );
+        assert_eq!(after(Some("s3://b/t/metadata/v7.metadata.json")), format!("s3://b/t/metadata/00008-{id}.gz.metadata.json"));
+    }
+}

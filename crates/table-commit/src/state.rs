@@ -10,7 +10,12 @@
 use std::collections::BTreeMap;
 
 use change_event::{Lane, Position};
+use iceberg::spec::TableMetadata;
 use serde::{Deserialize, Serialize};
+
+use crate::catalog::TableName;
+use crate::error::CommitError;
+use crate::snapshot::ancestors;
 
 /// Table property and summary key of the state.
 pub const STATE_PROPERTY: &str = "firn.state";
@@ -83,6 +88,8 @@ pub struct TableState {
     pub partition_map_version: u32,
     /// Version of the source schema that the table's schema holds.
     pub schema_version: u32,
+    /// First field id that no document up to `schema_version` has given: a field of the table from here on is foreign.
+    pub next_field_id: i32,
     /// Sequence number of our last snapshot; 0 before the first.
     pub sequence_number: i64,
     /// Our last snapshot.
@@ -91,4 +98,66 @@ pub struct TableState {
     pub committed_ms: i64,
     /// Frontier of each registered partition.
     pub partitions: BTreeMap<u32, Frontier>,
+}
+
+impl TableState {
+    /// The state of a table as its metadata says it, checked against the table's history.
+    ///
+    /// # Errors
+    /// All Halt: [`CommitError::MalformedState`]; [`CommitError::NoState`] if there are snapshots and no state;
+    /// [`CommitError::ForeignTable`] if there is neither; [`CommitError::RolledBack`].
+    pub(crate) fn of(table: &TableName, metadata: &TableMetadata) -> Result<Self, CommitError> {
+        let Some(json) = metadata.properties().get(STATE_PROPERTY) else {
+            if metadata.snapshots().len() > 0 {
+                return Err(CommitError::NoState { table: table.clone() });
+            }
+            return Err(CommitError::ForeignTable {
+                table: table.clone(),
+                topic: String::new(),
+                found: metadata.properties().get(TOPIC_PROPERTY).cloned(),
+            });
+        };
+        let malformed = |source| CommitError::MalformedState { table: table.clone(), source };
+        let state: Self = serde_json::from_str(json).map_err(malformed)?;
+        state.check_history(table, metadata)?;
+        Ok(state)
+    }
+
+    /// Its JSON.
+    ///
+    /// # Errors
+    /// [`CommitError::MalformedState`] if it has no JSON form, which no state lacks.
+    pub(crate) fn to_json(&self, table: &TableName) -> Result<String, CommitError> {
+        let malformed = |source| CommitError::MalformedState { table: table.clone(), source };
+        serde_json::to_string(self).map_err(malformed)
+    }
+
+    /// Checks that our last snapshot is the head or an ancestor of it.
+    fn check_history(&self, table: &TableName, metadata: &TableMetadata) -> Result<(), CommitError> {
+        let Some(ours) = self.snapshot_id else { return Ok(()) };
+        let head = metadata.current_snapshot_id();
+        let rolled_back = || CommitError::RolledBack {
+            table: table.clone(),
+            state_snapshot_id: ours,
+            head_snapshot_id: head,
+        };
+        let Some(head) = head else { return Err(rolled_back()) };
+        let mut oldest = head;
+        for id in ancestors(metadata, head) {
+            if id == ours {
+                return Ok(());
+            }
+            oldest = id;
+        }
+        // The walk ended before ours. If it ended at a snapshot whose parent was expired, ours may lie behind that, as long
+        // as it is expired itself and nothing older than it was walked over.
+        let oldest = metadata.snapshot_by_id(oldest);
+        let parent_expired = oldest.is_some_and(|snapshot| {
+            snapshot.parent_snapshot_id().is_some() && snapshot.sequence_number() > self.sequence_number
+        });
+        if parent_expired && metadata.snapshot_by_id(ours).is_none() {
+            return Ok(());
+        }
+        Err(rolled_back())
+    }
 }

@@ -4,17 +4,30 @@
 //! - Coverage is judged by the state property of the metadata just loaded, and by nothing else.
 //! - A table whose history does not hold our last snapshot, or that has snapshots and no state, is not touched.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use change_event::{Clock, IdSource, SourceSchema, TopicRegistration};
-use iceberg::spec::TableMetadata;
-use object_io::ObjectStore;
+use iceberg::TableCreation;
+use iceberg::spec::{FormatVersion, TableMetadata, TableMetadataBuilder};
 
-use crate::catalog::{Catalog, Pointer, TableName};
+use change_event::layout::table_location;
+use change_event::registration::FRESHNESS_DEFAULT_SECONDS;
+use change_event::{Clock, IdSource, SourceSchema, TopicRegistration};
+use object_io::{ObjectStore, VerifiedPut, failpoint, put_if_absent_verified};
+
+use crate::catalog::{Catalog, CreateOutcome, Pointer, TableName};
 use crate::chain::Chain;
 use crate::error::CommitError;
-use crate::state::{Frontier, TableState};
+use crate::failpoints;
+use crate::metadata_file::{decode, encode, fetch, key_of, next_location, uuid_of};
+use crate::publish::Race;
+use crate::state::{
+    FRESHNESS_PROPERTY, Frontier, SCHEMA_VERSION_PROPERTY, SOURCE_PROPERTY, STATE_FORMAT,
+    STATE_PROPERTY, TOPIC_PROPERTY, TableState,
+};
+
+/// Former metadata files that the metadata log names. Coverage is judged by the state, so that this only serves people.
+const METADATA_VERSIONS_KEPT: u32 = 20;
 
 /// Bounds of one call.
 #[derive(Debug, Clone, Copy)]
@@ -76,6 +89,12 @@ impl LoadedTable {
         }
     }
 
+    /// A builder of the metadata that follows.
+    pub(crate) fn builder(&self) -> TableMetadataBuilder {
+        let metadata = self.metadata.as_ref().clone();
+        metadata.into_builder(Some(self.pointer.metadata_location.clone()))
+    }
+
     /// Address of its data folder, without a trailing slash.
     #[must_use]
     pub fn data_location(&self) -> String {
@@ -85,20 +104,22 @@ impl LoadedTable {
     /// Seconds between two commits, as the table's owner set it.
     #[must_use]
     pub fn freshness_seconds(&self) -> u32 {
-        todo!()
+        let property = self.metadata.properties().get(FRESHNESS_PROPERTY);
+        property.and_then(|text| text.parse().ok()).unwrap_or(FRESHNESS_DEFAULT_SECONDS)
     }
 
     /// Whether the last commit is as old as the table's freshness allows. A last commit in the future (clocks are
     /// skewed) counts as now.
     #[must_use]
     pub fn is_due(&self, now_ms: i64) -> bool {
-        todo!()
+        self.due_in_ms(now_ms) == 0
     }
 
     /// Milliseconds until the table is due; 0 if it is.
     #[must_use]
     pub fn due_in_ms(&self, now_ms: i64) -> i64 {
-        todo!()
+        let age_ms = now_ms - self.state.committed_ms.min(now_ms);
+        (i64::from(self.freshness_seconds()) * 1000 - age_ms).max(0)
     }
 }
 
@@ -126,7 +147,16 @@ impl Committer {
     /// # Errors
     /// Halt: [`CommitError::NoState`], [`CommitError::RolledBack`], [`CommitError::MalformedState`]; Retry from the ports.
     pub async fn load(&self, name: &TableName) -> Result<Option<LoadedTable>, CommitError> {
-        todo!()
+        let Some(pointer) = self.catalog.pointer(name).await? else { return Ok(None) };
+        let bytes = fetch(self.store.as_ref(), name, &pointer.metadata_location).await?;
+        let metadata = decode(bytes, &pointer.metadata_location).await?;
+        let state = TableState::of(name, &metadata)?;
+        Ok(Some(LoadedTable { name: name.clone(), pointer, metadata: Arc::new(metadata), state }))
+    }
+
+    /// Like [`Committer::load`], for callers that need the table to be there.
+    pub(crate) async fn load_existing(&self, name: &TableName) -> Result<LoadedTable, CommitError> {
+        self.load(name).await?.ok_or_else(|| CommitError::NoTable { table: name.clone() })
     }
 
     /// The table of a topic, made if there is none, with every partition of the registration in its state.
@@ -141,6 +171,126 @@ impl Committer {
         registration: &TopicRegistration,
         schema: &SourceSchema,
     ) -> Result<LoadedTable, CommitError> {
-        todo!()
+        let name = TableName {
+            database: registration.lake_database.clone(),
+            table: registration.lake_table.clone(),
+        };
+        let mut race = Race::new(&name, "register", self.limits.tries_max);
+        loop {
+            let Some(table) = self.load(&name).await? else {
+                race.begin()?;
+                self.create(&name, registration, schema).await?;
+                continue;
+            };
+            if table.state.topic != registration.topic {
+                return Err(CommitError::ForeignTable {
+                    table: name,
+                    topic: registration.topic.clone(),
+                    found: Some(table.state.topic),
+                });
+            }
+            let Some(state) = registered(&table.state, registration) else { return Ok(table) };
+            race.begin()?;
+            let properties = HashMap::from([(STATE_PROPERTY.to_owned(), state.to_json(&name)?)]);
+            let failed = CommitError::iceberg("registering partitions");
+            let builder = table.builder().set_properties(properties).map_err(&failed)?;
+            let metadata = builder.build().map_err(&failed)?.metadata;
+            race.note(self.publish(&table, &metadata, Vec::new()).await?);
+        }
     }
+
+    /// Tries to create the table once. Whether by us or by another, the caller loads it next.
+    async fn create(
+        &self,
+        name: &TableName,
+        registration: &TopicRegistration,
+        schema: &SourceSchema,
+    ) -> Result<(), CommitError> {
+        let metadata = self.first_metadata(name, registration, schema)?;
+        let location = next_location(None, &metadata, &self.ids.next_id());
+        let body = encode(&metadata, &location).await?;
+        let key = key_of(self.store.as_ref(), &location)?;
+        match put_if_absent_verified(self.store.as_ref(), key, body).await? {
+            VerifiedPut::Created => {}
+            VerifiedPut::ExistsOther(_) | VerifiedPut::Unknown => return Ok(()),
+        }
+        failpoint::hit(failpoints::CREATE_BEFORE_CATALOG);
+        match self.catalog.create(name, &location, &metadata).await? {
+            CreateOutcome::Created | CreateOutcome::Unknown => {}
+            // It may be ours, made by an attempt of which the answer was lost: only then does the pointer name our file.
+            CreateOutcome::Exists => {
+                let found = self.catalog.pointer(name).await?;
+                if found.is_some_and(|pointer| pointer.metadata_location != location) {
+                    self.discard(&[location]).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn first_metadata(
+        &self,
+        name: &TableName,
+        registration: &TopicRegistration,
+        schema: &SourceSchema,
+    ) -> Result<TableMetadata, CommitError> {
+        let file_error = |doing| move |error| CommitError::File { doing, source: Box::new(error) };
+        let failed = CommitError::iceberg("building a new table");
+        let location = table_location(&registration.lake_database, &registration.lake_table);
+        let partitions = 0..registration.partition_map.partitions.max(1);
+        let first = Frontier::start(registration.topic_incarnation);
+        let state = TableState {
+            v: STATE_FORMAT,
+            topic: registration.topic.clone(),
+            topic_incarnation: registration.topic_incarnation,
+            partition_map_version: registration.partition_map.version,
+            schema_version: schema.version,
+            next_field_id: schema.next_field_id,
+            sequence_number: 0,
+            snapshot_id: None,
+            committed_ms: 0,
+            partitions: partitions.map(|partition| (partition, first)).collect(),
+        };
+        let properties = [
+            (STATE_PROPERTY, state.to_json(name)?),
+            (TOPIC_PROPERTY, registration.topic.clone()),
+            (SOURCE_PROPERTY, registration.source.clone()),
+            (SCHEMA_VERSION_PROPERTY, schema.version.to_string()),
+            (FRESHNESS_PROPERTY, registration.freshness_seconds.to_string()),
+            ("write.metadata.compression-codec", "gzip".to_owned()),
+            ("write.metadata.previous-versions-max", METADATA_VERSIONS_KEPT.to_string()),
+            ("write.parquet.compression-codec", "zstd".to_owned()),
+        ];
+        // Creation re-assigns field ids from 1 in schema order, which gives the base columns theirs; the whole schema,
+        // whose ids come from the document, is added in the same build and keeps them.
+        let creation = TableCreation::builder()
+            .name(name.table.clone())
+            .location(format!("{}{location}", self.store.uri_prefix()))
+            .schema(table_file::base_schema().map_err(file_error("base schema"))?)
+            .partition_spec(table_file::partition_spec().map_err(file_error("partition spec"))?)
+            .format_version(FormatVersion::V2)
+            .properties(properties.map(|(key, value)| (key.to_owned(), value)))
+            .build();
+        let schema = table_file::lake_schema(schema).map_err(file_error("schema of a new table"))?;
+        TableMetadataBuilder::from_table_creation(creation)
+            .map_err(&failed)?
+            .assign_uuid(uuid_of(&self.ids.next_id()))
+            .add_current_schema(schema)
+            .map_err(&failed)?
+            .build()
+            .map(|built| built.metadata)
+            .map_err(&failed)
+    }
+}
+
+/// The state with every partition of the registration, or `None` if it has them already.
+fn registered(state: &TableState, registration: &TopicRegistration) -> Option<TableState> {
+    let mut next = state.clone();
+    next.topic_incarnation = state.topic_incarnation.max(registration.topic_incarnation);
+    next.partition_map_version = state.partition_map_version.max(registration.partition_map.version);
+    for partition in 0..registration.partition_map.partitions.max(1) {
+        let first = Frontier::start(registration.topic_incarnation);
+        next.partitions.entry(partition).or_insert(first);
+    }
+    if next == *state { None } else { Some(next) }
 }
