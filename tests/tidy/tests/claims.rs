@@ -171,7 +171,7 @@ fn unproven_claims(files: &[TextFile]) -> Vec<String> {
         let names: Vec<&str> = mark.split('`').skip(1).step_by(2).collect();
         if names.is_empty() {
             complaints.push(format!(
-                "docs/SEMANTICS.md: a mark names no test:{}",
+                "docs/SEMANTICS.md: a mark names no test: {}",
                 mark.trim_end()
             ));
         }
