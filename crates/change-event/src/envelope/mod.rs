@@ -9,11 +9,12 @@
 //! - A value's JSON form follows its [`crate::ColumnType`]: boolean, number, or the source's exact text as a string.
 
 mod read;
+mod scan;
 mod write;
 
 use serde::{Deserialize, Serialize};
 
-pub use read::{EnvelopeError, EnvelopeView, ImageView};
+pub use read::{EnvelopeError, EnvelopeView, ImageFields, ImageView, RawCell, RawString};
 pub use write::{ChangeOrigin, EnvelopeWriter, WriteError};
 
 /// One value of a row image.
