@@ -106,8 +106,9 @@ function codeOf(scope: Construct, id: string, name: FunctionName, settings: Sett
     const bucket = Bucket.fromBucketName(scope, `${id}Code`, settings.code.bucket);
     return Code.fromBucket(bucket, `${settings.code.prefix}${functionName(name)}.zip`);
   }
+  const { path } = settings.code;
   // cargo-lambda names a folder after the binary (`ingest`); who packs for several projects may prefer the function's name.
-  const folders = [functionName(name), name].map((folder) => join(settings.code.path, folder));
+  const folders = [functionName(name), name].map((folder) => join(path, folder));
   const folder = folders.find((candidate) => existsSync(join(candidate, 'bootstrap')));
   if (folder === undefined) {
     throw new Error(`no bootstrap in ${folders.join(' or ')}: build the functions first (infra/README.md)`);

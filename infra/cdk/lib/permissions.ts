@@ -4,8 +4,10 @@
 // and "not found" is an answer that the commit protocol lives on.
 
 import { Aws } from 'aws-cdk-lib';
-import { PolicyStatement } from 'aws-cdk-lib/aws-iam';
+import { ManagedPolicy, PolicyStatement } from 'aws-cdk-lib/aws-iam';
 import type { Function as LambdaFunction } from 'aws-cdk-lib/aws-lambda';
+
+import type { Construct } from 'constructs';
 
 import { functionName, type FirnFunctions } from './functions.ts';
 import type { Settings } from './settings.ts';
@@ -52,6 +54,23 @@ export function grantAll(functions: FirnFunctions, settings: Settings, places: P
     grantMapping(functions, settings.clusterArn);
     grantPoller(functions.ingest, settings.clusterArn);
   }
+}
+
+/** What the role of the machine that runs the agent needs; attaching it is for who runs that machine. */
+export function agentPolicy(scope: Construct, places: Places): ManagedPolicy {
+  const objects = (...prefixes: string[]) => prefixes.map((prefix) => `${places.bucketArn}/${prefix}*`);
+  return new ManagedPolicy(scope, 'AgentPolicy', {
+    description: 'What firn capture agents may do with the bucket',
+    statements: [
+      new PolicyStatement({ actions: ['s3:ListBucket'], resources: [places.bucketArn] }),
+      new PolicyStatement({ actions: ['s3:GetObject'], resources: objects('control/') }),
+      // Copied rows go straight to the tables' files.
+      new PolicyStatement({
+        actions: ['s3:PutObject'],
+        resources: objects('control/', 'quarantine/', 'tables/'),
+      }),
+    ],
+  });
 }
 
 /** Mappings of firn-ingest and of no other function. */

@@ -20,7 +20,7 @@ import type { Construct } from 'constructs';
 
 import { addAlarms } from './alarms.ts';
 import { makeFunctions, type FirnFunctions } from './functions.ts';
-import { grantAll } from './permissions.ts';
+import { agentPolicy, grantAll } from './permissions.ts';
 import type { Settings } from './settings.ts';
 
 export class FirnStack extends Stack {
@@ -57,13 +57,16 @@ export class FirnStack extends Stack {
     });
 
     const functions = makeFunctions(this, settings, { bucketName: bucket.bucketName, queueUrl: queue.queueUrl });
-    grantAll(functions, settings, { bucketArn: bucket.bucketArn, queueArn: queue.queueArn });
+    const places = { bucketArn: bucket.bucketArn, queueArn: queue.queueArn };
+    grantAll(functions, settings, places);
+    const agent = agentPolicy(this, places);
     this.#feed(settings, functions, queue);
     addAlarms(this, settings, functions, queue);
 
     new CfnOutput(this, 'BucketName', { value: bucket.bucketName });
     new CfnOutput(this, 'DatabaseName', { value: settings.database });
     new CfnOutput(this, 'QueueUrl', { value: queue.queueUrl });
+    new CfnOutput(this, 'AgentPolicyArn', { value: agent.managedPolicyArn });
     new CfnOutput(this, 'IngestFunctionName', { value: functions.ingest.functionName });
     new CfnOutput(this, 'CommitFunctionName', { value: functions.commit.functionName });
     new CfnOutput(this, 'DdlFunctionName', { value: functions.ddl.functionName });

@@ -128,6 +128,13 @@ test('everything_on_any_resource_is_an_action_that_knows_no_resource', () => {
   }
 });
 
+test('agent_may_write_objects_and_delete_nothing', () => {
+  const policies = Object.values(usual.findResources('AWS::IAM::ManagedPolicy'));
+  assert.equal(policies.length, 1);
+  const actions = (policies[0]!.Properties.PolicyDocument.Statement as Statement[]).flatMap(actionsOf);
+  assert.deepEqual(actions.sort(), ['s3:GetObject', 's3:ListBucket', 's3:PutObject']);
+});
+
 test('only_ddl_makes_tables_and_nobody_deletes', () => {
   const may = (role: string, action: string) =>
     statementsOf(usual, role).some((statement) => actionsOf(statement).includes(action));
