@@ -12,6 +12,7 @@ pub mod accept;
 pub mod catalog;
 pub mod chain;
 mod combine;
+mod drain;
 mod error;
 mod evolve;
 pub mod failpoints;
@@ -28,6 +29,7 @@ pub use catalog::{
 };
 pub use chain::{Chain, SlotOutcome, Walk};
 pub use combine::{Combined, CombineOutcome};
+pub use drain::{DrainError, Drained};
 pub use error::CommitError;
 pub use intent::Intent;
 pub use state::{Frontier, TableState};
