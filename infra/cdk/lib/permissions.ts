@@ -30,6 +30,11 @@ export function grantAll(functions: FirnFunctions, settings: Settings, places: P
     allow(one, ['s3:ListBucket'], [places.bucketArn]);
   }
 
+  // Who loses a race for the pointer removes the metadata that it wrote for it; nothing else is ever removed.
+  for (const one of [functions.ingest, functions.commit, functions.ddl]) {
+    allow(one, ['s3:DeleteObject'], [`${places.bucketArn}/tables/*/metadata/*`]);
+  }
+
   // Stages, sets aside, and commits inline when a table is due.
   allow(functions.ingest, ['s3:GetObject'], objects('control/', 'tables/'));
   allow(functions.ingest, ['s3:PutObject'], objects('control/i/', 'tables/', 'quarantine/'));

@@ -135,14 +135,25 @@ test('agent_may_write_objects_and_delete_nothing', () => {
   assert.deepEqual(actions.sort(), ['s3:GetObject', 's3:ListBucket', 's3:PutObject']);
 });
 
-test('only_ddl_makes_tables_and_nobody_deletes', () => {
+test('only_ddl_makes_tables_and_nobody_drops_one', () => {
   const may = (role: string, action: string) =>
     statementsOf(usual, role).some((statement) => actionsOf(statement).includes(action));
   assert.ok(may('Ddl', 'glue:CreateTable'));
   for (const role of ['Ingest', 'Commit', 'Mapping']) assert.ok(!may(role, 'glue:CreateTable'), role);
   for (const role of ['Ingest', 'Commit', 'Ddl', 'Mapping']) {
-    for (const action of ['s3:DeleteObject', 's3:DeleteObjectVersion', 'glue:DeleteTable', 'glue:DeleteTableVersion']) {
+    for (const action of ['s3:DeleteObjectVersion', 'glue:DeleteTable', 'glue:DeleteTableVersion']) {
       assert.ok(!may(role, action), `${role}: ${action}`);
+    }
+  }
+});
+
+test('nothing_but_metadata_of_a_lost_race_can_be_removed', () => {
+  for (const role of ['Ingest', 'Commit', 'Ddl', 'Mapping']) {
+    for (const statement of statementsOf(usual, role)) {
+      if (!actionsOf(statement).includes('s3:DeleteObject')) continue;
+      assert.deepEqual(actionsOf(statement), ['s3:DeleteObject']);
+      assert.match(JSON.stringify(statement.Resource), /"\/tables\/\*\/metadata\/\*"/);
+      assert.notEqual(role, 'Mapping');
     }
   }
 });
