@@ -47,7 +47,7 @@ impl PendingRecords {
         if !fits {
             record.json = String::new();
         }
-        self.records_bytes += record.json.len() + 1;
+        self.records_bytes += cost(&record);
         self.records.push_back(record);
         fits
     }
@@ -55,7 +55,7 @@ impl PendingRecords {
     /// Puts records back before all others; `records` must be older than what waits of their partitions.
     pub fn put_back(&mut self, records: Vec<RenderedRecord>) {
         for record in records.into_iter().rev() {
-            self.records_bytes += record.json.len() + 1;
+            self.records_bytes += cost(&record);
             self.records.push_front(record);
         }
     }
@@ -90,14 +90,14 @@ impl PendingRecords {
             if partitions.insert(record.partition) {
                 bytes += self.frame.partition_bytes(record.partition);
             }
-            bytes += record.json.len() + 1;
+            bytes += cost(record);
             if bytes > self.limits.payload_bytes_max && count > 0 {
                 break;
             }
             count += 1;
         }
         let batch: Vec<_> = self.records.drain(..count).collect();
-        self.records_bytes -= batch.iter().map(|record| record.json.len() + 1).sum::<usize>();
+        self.records_bytes -= batch.iter().map(cost).sum::<usize>();
         batch
     }
 
@@ -106,6 +106,11 @@ impl PendingRecords {
     pub fn payload(&self, batch: &[RenderedRecord]) -> Vec<u8> {
         self.frame.payload(batch)
     }
+}
+
+/// Bytes that a record adds to a payload: itself and a comma; nothing if it is not delivered.
+fn cost(record: &RenderedRecord) -> usize {
+    if record.json.is_empty() { 0 } else { record.json.len() + 1 }
 }
 
 #[cfg(test)]
