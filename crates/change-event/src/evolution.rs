@@ -126,9 +126,9 @@ pub fn next_schema(
     if previous.is_some_and(|schema| schema.same_shape(&next)) { None } else { Some(next) }
 }
 
-/// Names of firn's own lake columns: a source column of that name gets `__v2`.
-pub const RESERVED_NAMES: [&str; 6] =
-    ["_op", "_pos", "_source_ts", "_schema_version", "_unavailable", "_exact"];
+/// Names of firn's own lake columns and of the partition field: a source column of that name gets `__v2`.
+pub const RESERVED_NAMES: [&str; 7] =
+    ["_op", "_pos", "_source_ts", "_schema_version", "_unavailable", "_exact", "_day"];
 
 fn free_name(name: &str, taken: &mut HashSet<String>) -> String {
     let mut candidate = name.to_owned();

@@ -9,10 +9,13 @@
 //! - No I/O: bytes out, the caller stores them.
 
 mod batch;
+mod bounds;
+mod column;
 mod encode;
 mod error;
 mod schema;
 mod staged;
+mod text;
 
 pub use batch::{ChangeBatch, ChangeRow, DayBatch, RowImage};
 pub use encode::{EncodedFile, encode};
