@@ -44,6 +44,8 @@ function environment(
   const variables: Record<string, string> = { FIRN_BUCKET: places.bucketName, RUST_LOG: settings.logFilter };
   if (name === 'ingest' || name === 'commit') {
     variables.FIRN_DDL_FUNCTION = functionName('ddl');
+  }
+  if (name === 'ingest') {
     variables.FIRN_QUEUE_URL = places.queueUrl;
   }
   if (name === 'mapping') {
@@ -51,7 +53,9 @@ function environment(
     variables.FIRN_CLUSTER_ARN = settings.clusterArn ?? '';
     variables.FIRN_POLLER_GROUP = settings.pollerGroup;
     variables.FIRN_MAXIMUM_POLLERS = String(settings.maximumPollers);
-    variables.FIRN_BATCH_WINDOW_SECONDS = String(settings.batchWindowSeconds);
+    if (settings.batchWindowSeconds !== undefined) {
+      variables.FIRN_BATCH_WINDOW_SECONDS = String(settings.batchWindowSeconds);
+    }
   }
   if (settings.localEndpoint !== undefined) {
     variables.AWS_ENDPOINT_URL = settings.localEndpoint;

@@ -19,6 +19,7 @@ interface Places {
 
 export function grantAll(functions: FirnFunctions, settings: Settings, places: Places): void {
   const objects = (...prefixes: string[]) => prefixes.map((prefix) => `${places.bucketArn}/${prefix}*`);
+  const metadata = `${places.bucketArn}/tables/*/metadata/*`;
   const glue = [
     arn('glue', 'catalog'),
     arn('glue', `database/${settings.database}`),
@@ -32,31 +33,30 @@ export function grantAll(functions: FirnFunctions, settings: Settings, places: P
 
   // Who loses a race for the pointer removes the metadata that it wrote for it; nothing else is ever removed.
   for (const one of [functions.ingest, functions.commit, functions.ddl]) {
-    allow(one, ['s3:DeleteObject'], [`${places.bucketArn}/tables/*/metadata/*`]);
+    allow(one, ['s3:DeleteObject'], [metadata]);
   }
 
   // Stages, sets aside, and commits inline when a table is due.
-  allow(functions.ingest, ['s3:GetObject'], objects('control/', 'tables/'));
+  allow(functions.ingest, ['s3:GetObject'], [...objects('control/'), metadata]);
   allow(functions.ingest, ['s3:PutObject'], objects('control/i/', 'tables/', 'quarantine/'));
   allow(functions.ingest, ['glue:GetTable', 'glue:UpdateTable'], glue);
   allow(functions.ingest, ['lambda:InvokeFunction'], [ddl]);
   allow(functions.ingest, ['sqs:SendMessage'], [places.queueArn]);
 
-  // Also writes data files: small batches travel inside the intent. Also seals a chain, which takes a slot.
-  allow(functions.commit, ['s3:GetObject'], objects('control/', 'tables/'));
-  allow(functions.commit, ['s3:PutObject'], objects('control/i/', 'tables/'));
+  // Reads intents, and writes metadata about files that are there already.
+  allow(functions.commit, ['s3:GetObject'], [...objects('control/'), metadata]);
+  allow(functions.commit, ['s3:PutObject'], [metadata]);
   allow(functions.commit, ['glue:GetTable', 'glue:UpdateTable'], glue);
   allow(functions.commit, ['lambda:InvokeFunction'], [ddl]);
-  allow(functions.commit, ['sqs:SendMessage'], [places.queueArn]);
 
   // The only one that makes a table.
-  allow(functions.ddl, ['s3:GetObject'], objects('control/registry/', 'control/schema/', 'tables/'));
-  allow(functions.ddl, ['s3:PutObject'], objects('tables/'));
-  allow(functions.ddl, ['glue:GetDatabase', 'glue:GetTable', 'glue:CreateTable', 'glue:UpdateTable'], glue);
+  allow(functions.ddl, ['s3:GetObject'], [...objects('control/registry/', 'control/schema/'), metadata]);
+  allow(functions.ddl, ['s3:PutObject'], [metadata]);
+  allow(functions.ddl, ['glue:GetTable', 'glue:CreateTable', 'glue:UpdateTable'], glue);
 
   allow(functions.mapping, ['s3:GetObject'], objects('control/registry/'));
   if (settings.clusterArn !== undefined) {
-    grantMapping(functions, settings.clusterArn);
+    grantMapping(functions);
     grantPoller(functions.ingest, settings.clusterArn);
   }
 }
@@ -79,9 +79,9 @@ export function agentPolicy(scope: Construct, places: Places): ManagedPolicy {
 }
 
 /** Mappings of firn-ingest and of no other function. */
-function grantMapping(functions: FirnFunctions, clusterArn: string): void {
+function grantMapping(functions: FirnFunctions): void {
   const ingest = arn('lambda', `function:${functionName('ingest')}`);
-  // These two have no resource of their own to be limited to; creating is limited by the function it is for.
+  // Neither action knows a resource; creating is limited by the function that the mapping is for.
   allow(functions.mapping, ['lambda:ListEventSourceMappings'], ['*']);
   functions.mapping.addToRolePolicy(
     new PolicyStatement({
@@ -90,14 +90,6 @@ function grantMapping(functions: FirnFunctions, clusterArn: string): void {
       conditions: { ArnEquals: { 'lambda:FunctionArn': ingest } },
     }),
   );
-  functions.mapping.addToRolePolicy(
-    new PolicyStatement({
-      actions: ['lambda:GetEventSourceMapping', 'lambda:UpdateEventSourceMapping'],
-      resources: [arn('lambda', 'event-source-mapping:*')],
-      conditions: { ArnEquals: { 'lambda:FunctionArn': ingest } },
-    }),
-  );
-  allow(functions.mapping, ['kafka:DescribeCluster', 'kafka:DescribeClusterV2'], [clusterArn]);
 }
 
 /** Lambda's pollers act with the role of the function that they feed. */

@@ -50,8 +50,8 @@ export interface Settings {
   /** Mappings of one group share their pollers. */
   readonly pollerGroup: string;
   readonly maximumPollers: number;
-  /** Seconds for which a batch is collected. */
-  readonly batchWindowSeconds: number;
+  /** Seconds for which a batch is collected; undefined is Lambda's own 500 ms, which cannot be had back once this was set. */
+  readonly batchWindowSeconds?: number;
   /** Subnets and security groups for the functions; none leaves them outside any VPC. */
   readonly subnetIds: readonly string[];
   readonly securityGroupIds: readonly string[];
@@ -166,7 +166,7 @@ export function readSettings(get: (name: string) => unknown): Settings {
     topics,
     pollerGroup: text('pollerGroup') ?? 'firn',
     maximumPollers: whole('maximumPollers', 1, 2000) ?? 2,
-    batchWindowSeconds: whole('batchWindowSeconds', 0, 300) ?? 1,
+    batchWindowSeconds: whole('batchWindowSeconds', 0, 300),
     subnetIds,
     securityGroupIds,
     alarmTopicArn: text('alarmTopicArn'),

@@ -19,7 +19,7 @@ import { Queue, QueueEncryption } from 'aws-cdk-lib/aws-sqs';
 import type { Construct } from 'constructs';
 
 import { addAlarms } from './alarms.ts';
-import { makeFunctions, type FirnFunctions } from './functions.ts';
+import { functionName, makeFunctions, type FirnFunctions } from './functions.ts';
 import { agentPolicy, grantAll } from './permissions.ts';
 import type { Settings } from './settings.ts';
 
@@ -107,10 +107,13 @@ export class FirnStack extends Stack {
         new ManagedKafkaEventSource({
           clusterArn: settings.clusterArn,
           topic,
+          // The group that firn-mapping would give it, so that either may take the topic over from the other.
+          consumerGroupId: `${functionName('ingest')}.${topic}`,
           // LATEST can miss what was written while the mapping came up.
           startingPosition: StartingPosition.TRIM_HORIZON,
           batchSize: 10_000,
-          maxBatchingWindow: Duration.seconds(settings.batchWindowSeconds),
+          maxBatchingWindow:
+            settings.batchWindowSeconds === undefined ? undefined : Duration.seconds(settings.batchWindowSeconds),
           provisionedPollerConfig: {
             minimumPollers: 1,
             maximumPollers: settings.maximumPollers,

@@ -200,6 +200,7 @@ test('topic_in_the_settings_is_mapped_and_nothing_is_stepped_over', () => {
   );
   for (const { Properties: properties } of mappings) {
     assert.equal(properties.BatchSize, 10_000);
+    assert.equal(properties.AmazonManagedKafkaEventSourceConfig.ConsumerGroupId, `firn-ingest.${properties.Topics[0]}`);
     assert.equal(properties.StartingPosition, 'TRIM_HORIZON');
     assert.equal(properties.ProvisionedPollerConfig.PollerGroupName, 'shop');
     assert.deepEqual(properties.FunctionResponseTypes, ['ReportBatchItemFailures']);
