@@ -1,16 +1,54 @@
 //! Places where a test makes the process die, to see that nothing is lost or doubled.
 //!
-//! A failpoint does nothing unless the environment names it: `FIRN_FAILPOINTS="name,other*3"` aborts the process the
-//! first time `name` is reached, or the third time `other` is.
+//! A failpoint does nothing unless it is armed, in one of two ways:
+//! - for a process that the test starts: `FIRN_FAILPOINTS="name,other*3"` aborts it the first time `name` is reached, or the
+//!   third time `other` is;
+//! - for processes that run already, such as warm functions: a file `name` in the folder `FIRN_FAILPOINT_FOLDER`. Whoever
+//!   reaches the failpoint and wins the file's removal aborts, so that one file is one death.
 //!
 //! # Invariants
-//! - Unset, a failpoint costs one atomic read and changes nothing.
+//! - With neither variable set, a failpoint costs one atomic read and changes nothing.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock};
 
-/// Environment variable that arms failpoints.
+/// Environment variable that arms failpoints of the process.
 pub const VARIABLE: &str = "FIRN_FAILPOINTS";
+
+/// Environment variable that names a folder in which files arm failpoints of running processes.
+pub const FOLDER_VARIABLE: &str = "FIRN_FAILPOINT_FOLDER";
+
+/// What can make this process die.
+#[derive(Debug)]
+struct Arming {
+    armed: Option<Armed>,
+    folder: Option<PathBuf>,
+}
+
+impl Arming {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that arms failpoints, for every deployable"
+    )]
+    fn from_environment() -> Self {
+        Self {
+            armed: Armed::parse(&std::env::var(VARIABLE).unwrap_or_default()),
+            folder: std::env::var(FOLDER_VARIABLE)
+                .ok()
+                .filter(|path| !path.is_empty())
+                .map(PathBuf::from),
+        }
+    }
+
+    fn due(&self, name: &str) -> bool {
+        self.armed.as_ref().is_some_and(|armed| armed.due(name))
+            || self
+                .folder
+                .as_ref()
+                .is_some_and(|folder| std::fs::remove_file(folder.join(name)).is_ok())
+    }
+}
 
 /// Hits left until each armed failpoint aborts.
 #[derive(Debug)]
@@ -27,12 +65,18 @@ impl Armed {
                 None => (part.to_owned(), 1),
             })
             .collect();
-        if armed.is_empty() { None } else { Some(Self(Mutex::new(armed))) }
+        if armed.is_empty() {
+            None
+        } else {
+            Some(Self(Mutex::new(armed)))
+        }
     }
 
     /// Whether this hit is the one that aborts.
     fn due(&self, name: &str) -> bool {
-        let Ok(mut armed) = self.0.lock() else { return false };
+        let Ok(mut armed) = self.0.lock() else {
+            return false;
+        };
         match armed.get_mut(name) {
             Some(left) if *left > 1 => {
                 *left -= 1;
@@ -46,13 +90,8 @@ impl Armed {
 
 /// Aborts the process if the failpoint is armed and this is its hit.
 pub fn hit(name: &str) {
-    static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
-    let armed = ARMED.get_or_init(|| {
-        #[expect(clippy::disallowed_methods, reason = "the one place that arms failpoints, for every deployable")]
-        let text = std::env::var(VARIABLE).unwrap_or_default();
-        Armed::parse(&text)
-    });
-    if armed.as_ref().is_some_and(|armed| armed.due(name)) {
+    static ARMING: OnceLock<Arming> = OnceLock::new();
+    if ARMING.get_or_init(Arming::from_environment).due(name) {
         tracing::warn!(failpoint = name, "failpoint reached, aborting");
         std::process::abort();
     }
@@ -66,8 +105,27 @@ mod tests {
     fn counted_failpoint_is_due_at_its_hit() {
         let armed = Armed::parse("a, b*3,").unwrap();
         assert!(armed.due("a"));
-        assert_eq!([armed.due("b"), armed.due("b"), armed.due("b")], [false, false, true]);
+        assert_eq!(
+            [armed.due("b"), armed.due("b"), armed.due("b")],
+            [false, false, true]
+        );
         assert!(!armed.due("c"));
+    }
+
+    #[test]
+    fn file_in_the_folder_is_one_death() {
+        let folder = std::env::temp_dir().join(format!("firn-failpoint-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("a"), "").unwrap();
+        let arming = Arming {
+            armed: None,
+            folder: Some(folder.clone()),
+        };
+        assert_eq!(
+            [arming.due("b"), arming.due("a"), arming.due("a")],
+            [false, true, false]
+        );
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]
