@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from collections.abc import Callable
 
-from .console import say
+from .console import duration, say
 from .processes import ServiceError, Supervisor
 from .provision import tool_env
 from .runs import Run
@@ -46,13 +47,73 @@ def env(_arguments: argparse.Namespace) -> int:
     return 0
 
 
+def run_demo(arguments: argparse.Namespace) -> int:
+    """Runs the demo."""
+    from .demo import DemoOptions, demo
+
+    return demo(DemoOptions(arguments.seconds, arguments.seed, arguments.rate, not arguments.no_build))
+
+
+def run_query(arguments: argparse.Namespace) -> int:
+    """Asks the lake."""
+    from .query import query
+
+    return query(arguments.sql)
+
+
+def run_test(arguments: argparse.Namespace) -> int:
+    """Runs the gate."""
+    from .gate import gate
+
+    return gate(arguments.only)
+
+
+def run_bench(arguments: argparse.Namespace) -> int:
+    """Measures."""
+    from .bench import bench
+
+    return bench(arguments.what, arguments.rest)
+
+
+def run_package(arguments: argparse.Namespace) -> int:
+    """Builds what ships."""
+    from .package import package
+
+    return package(arguments.arm64)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(prog="./dev")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text)
+        command.set_defaults(run=run)
+        return command
+
+    command = add("demo", run_demo, "the whole pipeline, watched; with --for, compared at the end")
+    command.add_argument("--for", dest="seconds", type=duration, help="end the workload after this long: 60s, 5m")
+    command.add_argument("--seed", type=int, default=1, help="of the workload")
+    command.add_argument("--rate", type=float, default=800, help="changes a second")
+    command.add_argument("--no-build", action="store_true", help="take the Rust programs as they are")
+    command = add("test", run_test, "everything that must pass")
+    command.add_argument("--only", action="append", help="only this step, may be repeated")
+    command = add("query", run_query, "SQL over the lake of the running, or the last, demo")
+    command.add_argument("sql")
+    command = add("bench", run_bench, "speed beside a floor, in the same run")
+    command.add_argument("what", choices=("agent", "ingest"))
+    command.add_argument("rest", nargs=argparse.REMAINDER)
+    command = add("package", run_package, "the functions' bootstraps as they go to AWS")
+    command.add_argument("--arm64", action="store_true", help="for Graviton")
+    add("up", up, "only PostgreSQL, Kafka and the local cloud")
+    add("env", env, "environment of what runs, for a shell")
+    return top
+
+
 def main() -> int:
     """Reads the command line and runs one subcommand."""
-    parser = argparse.ArgumentParser(prog="./dev")
-    commands = parser.add_subparsers(required=True)
-    commands.add_parser("up", help="only PostgreSQL, Kafka and the local cloud").set_defaults(run=up)
-    commands.add_parser("env", help="environment of what runs, for a shell").set_defaults(run=env)
-    arguments = parser.parse_args()
+    arguments = parser().parse_args()
     try:
         return arguments.run(arguments)
     except ServiceError as error:

@@ -2,8 +2,8 @@
 
 Flow: `sourcelog.Table` + `lake.LakeRow`s -> here -> `Report`.
 
-Always holds: rows meet by position (stream) or by key (copy), never by order of reading, so that a lost, a doubled and a
-swapped row each show. That every change stands at its own position of the log is the order of each key.
+Always holds: rows meet by position (stream) or by key (copy), never by order of reading, so that a lost, a doubled and
+a swapped row each show. That every change stands at its own position of the log is the order of each key.
 """
 
 from __future__ import annotations

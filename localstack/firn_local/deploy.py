@@ -1,4 +1,4 @@
-"""Puts firn's stack into the local cloud: the same CDK app that goes to AWS, with this machine's builds of the functions.
+"""Puts firn's stack into the local cloud: the CDK app that goes to AWS, with this machine's builds of the functions.
 
 Flow: `infra/cdk` + bootstraps -> synthesis by Node -> assets to the bootstrap bucket -> CloudFormation.
 

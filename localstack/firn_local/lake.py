@@ -77,12 +77,23 @@ class LakeTable:
     metadata_location: str
 
 
+@dataclass(frozen=True)
+class Summary:
+    """The last snapshot of a table."""
+
+    lake_name: str
+    rows: int
+    snapshot_id: int | None
+    committed_ms: int
+
+
 class Lake:
     """The lake of one run."""
 
     def __init__(self, endpoint: str, bucket: str, database: str) -> None:
         self._endpoint, self._bucket, self._database = endpoint, bucket, database
         self._store, self._glue = client("s3", endpoint), client("glue", endpoint)
+        self._summaries: dict[str, Summary] = {}
 
     def tables(self) -> dict[TableName, LakeTable]:
         """Every registered table that Glue has, by its name in the source."""
@@ -99,9 +110,35 @@ class Lake:
                 )
         return found
 
-    def metadata(self, table: LakeTable) -> dict[str, Any]:
-        """The Iceberg metadata of a table."""
-        return json.loads(self._open(table).metadata.model_dump_json(by_alias=True))
+    def summaries(self) -> list[Summary]:
+        """The last snapshot of every table, by name."""
+        return [self._summary(table) for _name, table in sorted(self.tables().items())]
+
+    def row_count(self) -> int:
+        """Rows of all tables, as their last snapshots say."""
+        return sum(summary.rows for summary in self.summaries())
+
+    def copied_at(self, name: TableName) -> int | None:
+        """The position of the log at which a table was copied, from its copied rows."""
+        if (table := self.tables().get(name)) is None:
+            return None
+        scan = self._open(table).scan(row_filter="_op == 'r'", selected_fields=("_op", "_pos"), limit=1)
+        found = scan.to_arrow()["_pos"].to_pylist()
+        return Position.parse(found[0]).commit_lsn if found else None
+
+    def _summary(self, table: LakeTable) -> Summary:
+        if (known := self._summaries.get(table.metadata_location)) is None:
+            metadata = self._open(table).metadata
+            snapshot = metadata.current_snapshot()
+            count = snapshot.summary["total-records"] if snapshot and snapshot.summary else None
+            known = Summary(
+                table.lake_name,
+                int(count or 0),
+                snapshot.snapshot_id if snapshot else None,
+                snapshot.timestamp_ms if snapshot else 0,
+            )
+            self._summaries[table.metadata_location] = known
+        return known
 
     def arrow(self, table: LakeTable) -> pa.Table:
         """All rows of a table, by PyIceberg."""

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from .paths import postgres_account
@@ -109,6 +110,8 @@ class Supervisor:
         self.run_id, self.folder = run_id, folder
         self.processes: dict[str, Process] = {}
         self._guardian: subprocess.Popen[bytes] | None = None
+        # The parent-death signal follows the thread that started the child: one thread, as old as the supervisor.
+        self._spawner = ThreadPoolExecutor(1, "spawner")
 
     def __enter__(self) -> Supervisor:
         self._guardian = subprocess.Popen(
@@ -129,6 +132,7 @@ class Supervisor:
         if self._guardian is not None and self._guardian.stdin is not None:
             self._guardian.stdin.close()
             self._guardian.wait()
+        self._spawner.shutdown()
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def start(
@@ -139,13 +143,13 @@ class Supervisor:
         *,
         stop: signal.Signals = signal.SIGTERM,
         as_postgres: bool = False,
-        low_priority: bool = False,
     ) -> Process:
         """Starts a child whose output goes to `<name>.log` of the run's folder."""
         account = postgres_account() if as_postgres else None
         log = self.folder / f"{name}.log"
         with log.open("ab") as out:
-            child = subprocess.Popen(
+            child = self._spawner.submit(
+                subprocess.Popen,
                 [str(word) for word in command],
                 env={**os.environ, **(env or {}), RUN_ID: self.run_id},
                 cwd=self.folder,
@@ -156,8 +160,8 @@ class Supervisor:
                 user=account.uid if account else None,
                 group=account.gid if account else None,
                 extra_groups=[] if account else None,
-                preexec_fn=_before_exec(stop if as_postgres else signal.SIGKILL, low_priority),
-            )
+                preexec_fn=_before_exec(stop if as_postgres else signal.SIGKILL),
+            ).result()
         process = Process(name, child, log, stop)
         self.processes[name] = process
         return process
@@ -181,11 +185,9 @@ def _raise_interrupt(_number: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def _before_exec(on_parent_death: signal.Signals, low_priority: bool) -> Callable[[], None]:
+def _before_exec(on_parent_death: signal.Signals) -> Callable[[], None]:
     def prepare() -> None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, int(on_parent_death))
-        if low_priority:
-            os.nice(5)
 
     return prepare
 

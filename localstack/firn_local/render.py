@@ -61,7 +61,9 @@ def _boolean_text(value: bool) -> str:
 
 def _float_text(value: float) -> str:
     # The shortest text that reads back as the same 32 bits; Python prints 64.
-    return next(text for digits in range(1, 18) if _bits("f", float(text := f"{value:.{digits}g}")) == _bits("f", value))
+    return next(
+        text for digits in range(1, 18) if _bits("f", float(text := f"{value:.{digits}g}")) == _bits("f", value)
+    )
 
 
 def _binary_text(value: bytes) -> str:

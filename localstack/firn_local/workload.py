@@ -102,22 +102,39 @@ class Shopper:
         draw, order = self.random, self.next_order
         self.next_order += 1
         lines = [
-            (order, line, sku(draw.randrange(1, PRODUCTS)), draw.randrange(1, 9), f"{draw.randrange(100, 99999) / 100:.2f}",
-             draw.random())
+            (
+                order,
+                line,
+                sku(draw.randrange(1, PRODUCTS)),
+                draw.randrange(1, 9),
+                f"{draw.randrange(100, 99999) / 100:.2f}",
+                draw.random(),
+            )
             for line in range(1, draw.randrange(2, 7))
         ]
         self.orders.append((order, len(lines)))
         with session.cursor() as cursor:
             cursor.execute(
                 "INSERT INTO orders VALUES (%s, %s, clock_timestamp(), %s, 'open', %s, %s::interval, %s)",
-                (order, self._own(CUSTOMERS), f"{draw.random() * 1000:.4f}", draw.choice((None, "ring twice", "")),
-                 f"{draw.randrange(1, 99)} hours", draw.random()),
+                (
+                    order,
+                    self._own(CUSTOMERS),
+                    f"{draw.random() * 1000:.4f}",
+                    draw.choice((None, "ring twice", "")),
+                    f"{draw.randrange(1, 99)} hours",
+                    draw.random(),
+                ),
             )
             cursor.executemany("INSERT INTO order_line VALUES (%s, %s, %s, %s, %s, %s)", lines)
             cursor.execute(
                 "INSERT INTO payment VALUES (%s, %s, %s, 'EUR', clock_timestamp(), %s, %s)",
-                (uuid.UUID(int=draw.getrandbits(128), version=4), order, f"{draw.random() * 1000:.{draw.randrange(0, 9)}f}",
-                 draw.choice(("card", "cash", None)), '{"ok":  true}'),
+                (
+                    uuid.UUID(int=draw.getrandbits(128), version=4),
+                    order,
+                    f"{draw.random() * 1000:.{draw.randrange(0, 9)}f}",
+                    draw.choice(("card", "cash", None)),
+                    '{"ok":  true}',
+                ),
             )
             cursor.executemany(
                 "UPDATE inventory SET on_hand = on_hand - %s, counted_at = now() WHERE warehouse = %s AND sku = %s",
@@ -175,7 +192,8 @@ class Shopper:
         """Fills a cart and its items."""
         name = f"s{self.number}-{self.random.getrandbits(40):x}"
         session.execute(
-            "INSERT INTO cart VALUES (%s, %s, '[1, {\"a\": null}]', now() + interval '1 day')", (name, self._own(CUSTOMERS))
+            "INSERT INTO cart VALUES (%s, %s, '[1, {\"a\": null}]', now() + interval '1 day')",
+            (name, self._own(CUSTOMERS)),
         )
         items = [(name, sku(number), 1) for number in self.random.sample(range(1, PRODUCTS), 5)]
         with session.cursor() as cursor:
@@ -187,7 +205,7 @@ class Shopper:
         self.next_customer += 1
         session.execute(
             "INSERT INTO customer (id, email, name, tags, address) VALUES (%s, %s, %s, %s, '::1')",
-            (self.next_customer, f"n{self.next_customer}@example.org", "O'Neil \"the\" \\ Ö", ["a,b", '"', "", None]),
+            (self.next_customer, f"n{self.next_customer}@example.org", 'O\'Neil "the" \\ Ö', ["a,b", '"', "", None]),
         )
         session.execute(
             "UPDATE customer SET last_seen = now(), credit = credit - 1, vip = NOT vip WHERE id = %s",
@@ -200,7 +218,9 @@ class Shopper:
         order, _lines = self.orders.pop(self.random.randrange(len(self.orders))) if self.orders else (0, 0)
         self.next_order += 1
         session.execute("UPDATE orders SET id = %s WHERE id = %s", (self.next_order, order))
-        session.execute("UPDATE order_line SET order_id = %s WHERE order_id = %s AND line_no = 1", (self.next_order, order))
+        session.execute(
+            "UPDATE order_line SET order_id = %s WHERE order_id = %s AND line_no = 1", (self.next_order, order)
+        )
         session.execute("UPDATE audit SET id = -id WHERE id = %s", (self.next_audit,))
         return 3
 
@@ -275,7 +295,7 @@ class Workload:
         def guarded() -> None:
             try:
                 body(*arguments)
-            except BaseException as error:  # noqa: BLE001 - handed to the caller by stop()
+            except BaseException as error:
                 self.failure = self.failure or error
 
         thread = threading.Thread(target=guarded, daemon=True)

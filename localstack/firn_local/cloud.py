@@ -1,0 +1,163 @@
+"""The whole pipeline on this machine: servers, the deployed stack, the event source and the agent.
+
+Flow: PostgreSQL -> capture-agent -> Kafka -> event-source -> firn-ingest, firn-commit, firn-ddl in the local cloud.
+"""
+
+from __future__ import annotations
+
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg
+
+from .console import step
+from .deploy import Stack, deploy
+from .lake import Lake
+from .paths import BINARIES
+from .processes import Process, Supervisor
+from .runs import Run
+from .services import Kafka, Ministack, Postgres, free_port
+
+DATABASE = SOURCE = "shop"
+AGENT_SLOT = "firn_shop"
+FRESHNESS_SECONDS = 2
+PARTITIONS = 2
+
+
+class Cloud:
+    """All parts of one run."""
+
+    def __init__(self, run: Run, supervisor: Supervisor) -> None:
+        self.run, self._supervisor = run, supervisor
+        self.postgres, self.kafka = Postgres(supervisor), Kafka(supervisor)
+        self.ministack = Ministack(supervisor)
+        self.stack: Stack | None = None
+        self.agent_port, self.event_source_port = free_port(), free_port()
+
+    @property
+    def status_page(self) -> str:
+        """Address of the agent's status page."""
+        return f"http://127.0.0.1:{self.agent_port}/"
+
+    @property
+    def lake(self) -> Lake:
+        """The lake of the deployed stack."""
+        assert self.stack is not None, "deployed first"
+        return Lake(self.ministack.endpoint, self.stack.bucket, self.stack.database)
+
+    def dsn(self) -> str:
+        """The source database."""
+        return self.postgres.dsn(DATABASE)
+
+    def start_servers(self) -> None:
+        """PostgreSQL, Kafka and the local cloud with firn's stack, at the same time."""
+        with step("PostgreSQL, Kafka, local cloud, firn's stack"), ThreadPoolExecutor() as pool:
+            waiting = [pool.submit(part) for part in (self._start_postgres, self.kafka.start, self._start_cloud)]
+            for part in waiting:
+                part.result()
+        assert self.stack is not None
+        self.run.publish(
+            endpoint=self.ministack.endpoint,
+            bucket=self.stack.bucket,
+            database=self.stack.database,
+            kafka=self.kafka.bootstrap,
+            postgres=self.dsn(),
+            status_page=self.status_page,
+        )
+
+    def _start_postgres(self) -> None:
+        self.postgres.start()
+        with psycopg.connect(self.postgres.dsn(), autocommit=True) as session:
+            session.execute(f"CREATE DATABASE {DATABASE}")
+
+    def _start_cloud(self) -> None:
+        self.ministack.start()
+        self.stack = deploy(self.run.folder, self.ministack.endpoint)
+
+    def start_event_source(self, extra: Sequence[str] = ()) -> Process:
+        """Starts the stand-in for Lambda's Kafka event source mapping."""
+        assert self.stack is not None
+        return self._supervisor.start(
+            "event-source",
+            [
+                BINARIES / "event-source",
+                "--bootstrap-servers",
+                self.kafka.bootstrap,
+                "--bucket",
+                self.stack.bucket,
+                "--function",
+                self.stack.ingest_function,
+                "--listen",
+                f"127.0.0.1:{self.event_source_port}",
+                *extra,
+            ],
+            self._env(),
+        )
+
+    def start_agent(self) -> Process:
+        """Writes the agent's configuration and starts it."""
+        assert self.stack is not None
+        config = self.run.folder / "agent.toml"
+        config.write_text(
+            f"""# The demo's agent: how a configuration looks.
+[source]
+name = "{SOURCE}"
+host = "127.0.0.1"
+port = {self.postgres.port}
+user = "postgres"
+database = "{DATABASE}"
+slot = "{AGENT_SLOT}"
+tables = ["public.*"]
+
+[kafka]
+bootstrap_servers = "{self.kafka.bootstrap}"
+
+[lake]
+bucket = "{self.stack.bucket}"
+database = "{self.stack.database}"
+freshness_seconds = {FRESHNESS_SECONDS}
+
+[object_store]
+endpoint = "{self.ministack.endpoint}"
+path_style = true
+
+[topics]
+partitions = {PARTITIONS}
+replication_factor = 1
+
+[http]
+listen = "127.0.0.1:{self.agent_port}"
+"""
+        )
+        return self._supervisor.start("capture-agent", [BINARIES / "capture-agent", "--config", config], self._env())
+
+    def _env(self) -> dict[str, str]:
+        return {"RUST_LOG": os.environ.get("RUST_LOG", "info"), **self.ministack.client_env()}
+
+    def check(self) -> None:
+        """Raises if any part has ended by itself."""
+        self._supervisor.check()
+
+    def wait_for_streaming(self, timeout_seconds: float = 120) -> None:
+        """Waits until the agent has copied the tables and streams."""
+
+        def streaming() -> bool:
+            return 'firn_agent_state{source="shop",state="streaming"} 1' in fetch(f"{self.status_page}metrics")
+
+        self._supervisor.wait_until(streaming, "the agent to copy the tables and stream", timeout_seconds)
+
+    def wait(self, ready, what: str, timeout_seconds: float) -> None:
+        """Waits for a condition while watching all parts."""
+        self._supervisor.wait_until(ready, what, timeout_seconds)
+
+
+def fetch(url: str) -> str:
+    """Text of a local page; empty while nothing answers."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.read().decode()
+    except (OSError, urllib.error.URLError):
+        return ""
