@@ -1,6 +1,17 @@
-//! What tests share: servers, fakes and generators.
+//! What several crates' tests need: ports in memory, faults drawn from a seed, time and ids that a test owns; stand-ins and
+//! real peers, each with its start and its end.
 //!
 //! # Invariants
-//! - No deployable depends on this crate, and only their tests do.
+//! - Only tests depend on this crate.
+//! - The same seed gives the same faults, ids and interleaving on a current-thread runtime.
 
+pub mod fault;
+pub mod kafka;
+pub mod memory;
+pub mod kafka;
 pub mod postgres;
+pub mod seed;
+
+pub use fault::{FaultPlan, FaultyCatalog, FaultyStore};
+pub use memory::MemoryCatalog;
+pub use seed::{ManualClock, Seed, SeededIds};
