@@ -147,3 +147,7 @@ impl Frontier {
         Self { offset: 0, ..*self } != Self { offset: 0, ..*after }
     }
 }
+
+#[cfg(test)]
+#[path = "accept_tests.rs"]
+mod tests;

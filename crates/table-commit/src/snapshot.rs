@@ -12,6 +12,7 @@
 //! Iceberg specification, "Manifests", "Snapshots"; measured costs of merging and of kept snapshots: docs/SEMANTICS.md.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use iceberg::io::FileIO;
@@ -141,7 +142,7 @@ impl Plan<'_> {
         let builder = ManifestWriterBuilder::new(
             output,
             Some(self.snapshot_id),
-            schema.clone(),
+            Arc::clone(schema),
             spec.as_ref().clone(),
         );
         let mut writer = match metadata.format_version() {

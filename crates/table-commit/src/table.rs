@@ -142,6 +142,12 @@ impl Committer {
         self
     }
 
+    /// The store that it works on.
+    #[must_use]
+    pub fn store(&self) -> &dyn ObjectStore {
+        self.store.as_ref()
+    }
+
     /// The table as it is now, or `None` if there is none.
     ///
     /// # Errors

@@ -8,7 +8,6 @@
 pub mod fault;
 pub mod kafka;
 pub mod memory;
-pub mod kafka;
 pub mod postgres;
 pub mod seed;
 

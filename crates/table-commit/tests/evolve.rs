@@ -1,0 +1,1 @@
+//! What one caller sees: a table's schema follows its source's documents.
