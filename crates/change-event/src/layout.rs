@@ -52,6 +52,12 @@ pub fn slot_mark(source: &str) -> String {
     format!("control/agent/{}/slot.json", escape(source))
 }
 
+/// All announcements of a table copy, written before the first of them is sent: whoever announces it again says the same.
+#[must_use]
+pub fn copy_manifest(source: &str, copy_id: u32) -> String {
+    format!("control/agent/{}/copy/{copy_id:010}.json", escape(source))
+}
+
 /// An envelope too large for the topic.
 #[must_use]
 pub fn reference(source: &str, topic: &str, id: &str) -> String {
