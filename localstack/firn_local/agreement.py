@@ -36,7 +36,7 @@ def by_duckdb(connection: duckdb.DuckDBPyConnection, location: str) -> tuple[int
             continue
         number = f"isnan({quoted})" if kind in ("FLOAT", "DOUBLE") else "false"
         words += [f"{best}({quoted}) FILTER (WHERE NOT {number})" for best in ("min", "max")]
-    row = connection.execute(f"SELECT {', '.join(words)} FROM {source}").fetch_arrow_table()
+    row = connection.execute(f"SELECT {', '.join(words)} FROM {source}").to_arrow_table()
     cells = [plain_values(row.column(index))[0] for index in range(row.num_columns)]
     rows, cells = int(str(cells[0])), cells[1:]
     facts: Facts = {}

@@ -70,8 +70,8 @@ def _binary_text(value: bytes) -> str:
     return "\\x" + value.hex()
 
 
-def _uuid_text(value: bytes | uuid.UUID) -> str:
-    return str(value if isinstance(value, uuid.UUID) else uuid.UUID(bytes=bytes(value)))
+def _uuid_text(value: bytes) -> str:
+    return str(uuid.UUID(bytes=value))
 
 
 _TEXT_OF: dict[str, Callable[[Any], str]] = {
@@ -101,7 +101,7 @@ def column_texts(column: pa.ChunkedArray, column_type: str) -> list[str | None]:
 def plain_values(column: pa.ChunkedArray) -> list[Any]:
     """Python values, with dates and times as whole numbers and extension types as what they are stored as."""
     kind = column.type
-    if isinstance(kind, pa.ExtensionType):
+    if isinstance(kind, pa.BaseExtensionType):
         column = pa.chunked_array([chunk.storage for chunk in column.chunks], kind.storage_type)
     elif pa.types.is_date32(kind):
         column = column.cast(pa.int32())

@@ -36,9 +36,11 @@ class View:
         written = self._workload.changes
         earlier, self._earlier = self._earlier or (now, records, written), (now, records, written)
         span = max(now - earlier[0], 1e-9)
+        lag = single.get("firn_agent_lag_seconds", 0)
         head = (
             f"{(written - earlier[2]) / span:.0f} changes/s in PostgreSQL, "
-            f"{(records - earlier[1]) / span:.0f} records/s in Kafka, lag {single.get('firn_agent_lag_seconds', 0):.1f} s, {self._workload.schema_changes} schema changes"
+            f"{(records - earlier[1]) / span:.0f} records/s in Kafka, "
+            f"lag {lag:.1f} s, {self._workload.schema_changes} schema changes"
         )
         left = "" if seconds_left is None else f"   {max(seconds_left, 0):.0f} s left"
         if self._terminal:
