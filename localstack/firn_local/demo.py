@@ -70,9 +70,7 @@ def demo(options: DemoOptions) -> int:
             workload.stop()
         if options.seconds is None:
             return 0
-        say(
-            f"the workload (seed {options.seed}) ended: {workload.changes} rows, {workload.schema_changes} schema changes"
-        )
+        say(f"workload of seed {options.seed}: {workload.changes} rows, {workload.schema_changes} schema changes")
         return _compare(cloud, witness)
 
 
