@@ -1,0 +1,48 @@
+//! Names of the places where a test may kill the agent ([`object_io::failpoint`]).
+
+/// Before the producer fences its predecessor.
+pub const BEFORE_INIT_TRANSACTIONS: &str = "agent.before_init_transactions";
+/// After the producer fenced its predecessor.
+pub const AFTER_INIT_TRANSACTIONS: &str = "agent.after_init_transactions";
+/// After an epoch is claimed, before its first record.
+pub const AFTER_EPOCH_CLAIM: &str = "agent.after_epoch_claim";
+/// After the slot is created, before a row is copied.
+pub const AFTER_SLOT_CREATED: &str = "agent.after_slot_created";
+/// After a data file of the table copy is written.
+pub const AFTER_COPY_FILE_PUT: &str = "agent.after_copy_file_put";
+/// After the manifest of a complete copy is written, before anything is announced.
+pub const AFTER_COPY_MANIFEST_PUT: &str = "agent.after_copy_manifest_put";
+/// After all announcements are handed over, before the transaction that holds them is committed.
+pub const BEFORE_ANNOUNCEMENT_COMMIT: &str = "agent.before_announcement_commit";
+/// After that commit, before the slot's mark says so.
+pub const AFTER_ANNOUNCEMENT_COMMIT: &str = "agent.after_announcement_commit";
+/// After a schema document is written, before a record names it.
+pub const AFTER_SCHEMA_PUT: &str = "agent.after_schema_put";
+/// After a large envelope is written, before its reference record.
+pub const AFTER_REFERENCE_PUT: &str = "agent.after_reference_put";
+/// After a record is handed to the queue.
+pub const AFTER_PRODUCE: &str = "agent.after_produce";
+/// Before a Kafka transaction is committed.
+pub const BEFORE_COMMIT: &str = "agent.before_commit";
+/// After a Kafka transaction is committed, before the slot is acknowledged.
+pub const AFTER_COMMIT: &str = "agent.after_commit";
+/// After the slot is acknowledged.
+pub const AFTER_ACKNOWLEDGE: &str = "agent.after_acknowledge";
+
+/// All of them, for a test that goes through the list.
+pub const ALL: [&str; 14] = [
+    BEFORE_INIT_TRANSACTIONS,
+    AFTER_INIT_TRANSACTIONS,
+    AFTER_EPOCH_CLAIM,
+    AFTER_SLOT_CREATED,
+    AFTER_COPY_FILE_PUT,
+    AFTER_COPY_MANIFEST_PUT,
+    BEFORE_ANNOUNCEMENT_COMMIT,
+    AFTER_ANNOUNCEMENT_COMMIT,
+    AFTER_SCHEMA_PUT,
+    AFTER_REFERENCE_PUT,
+    AFTER_PRODUCE,
+    BEFORE_COMMIT,
+    AFTER_COMMIT,
+    AFTER_ACKNOWLEDGE,
+];

@@ -1,0 +1,193 @@
+//! The captured tables of a session, by the number that the stream calls them.
+//!
+//! Flow: relation message -> **shape, document, writer** -> `rows`.
+//!
+//! # Invariants
+//! - A table is known by its number (oid), which a rename keeps: its topic stays.
+//! - A row is written by the document of the relation message before it, never by a newer one.
+
+use std::collections::HashMap;
+
+use change_event::envelope::EnvelopeWriter;
+use change_event::evolution::ObservedTable;
+use change_event::{Position, SourceSchema};
+use serde::{Deserialize, Serialize};
+use source_postgres::{Catalog, RelationMessage, TableName, relation};
+
+use crate::context::Context;
+use crate::error::AgentError;
+use crate::schemas::SchemaBook;
+
+/// A table that the first copy took in, as the slot's mark remembers it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CapturedName {
+    /// Its number in the source.
+    pub oid: u32,
+    /// Schema of the table when it was taken in.
+    pub table_schema: String,
+    /// Name of the table when it was taken in.
+    pub table_name: String,
+}
+
+impl CapturedName {
+    /// As the source crate says it.
+    #[must_use]
+    pub fn table(&self) -> TableName {
+        TableName::new(self.table_schema.clone(), self.table_name.clone())
+    }
+}
+
+/// One captured table.
+#[derive(Debug)]
+pub struct CapturedTable {
+    /// Its names.
+    pub name: CapturedName,
+    /// Index of its lane, and of its line on the status page.
+    pub lane: usize,
+    book: SchemaBook,
+    current: Option<Shape>,
+}
+
+/// How its rows are written now.
+#[derive(Debug)]
+pub struct Shape {
+    /// The document.
+    pub schema: SourceSchema,
+    /// The writer for it.
+    pub writer: EnvelopeWriter,
+    /// Places of the key columns in a row.
+    pub key_columns: Vec<usize>,
+}
+
+impl Shape {
+    /// For a document.
+    #[must_use]
+    pub fn new(schema: SourceSchema, source_name: &str, database: &str) -> Self {
+        let writer = EnvelopeWriter::new(&schema, source_name, database);
+        let key_columns =
+            schema.columns.iter().enumerate().filter(|(_, column)| column.key).map(|(place, _)| place).collect();
+        Self { schema, writer, key_columns }
+    }
+}
+
+/// All captured tables.
+#[derive(Debug, Default)]
+pub struct Tables {
+    tables: Vec<CapturedTable>,
+    by_oid: HashMap<u32, usize>,
+    /// Relations of the publication that are not captured, so that each is warned of once.
+    passed_over: HashMap<u32, String>,
+    /// The last one asked for: rows of a table come in runs.
+    last: Option<(u32, usize)>,
+}
+
+impl Tables {
+    /// Adds a table; its documents are read.
+    ///
+    /// # Errors
+    /// [`AgentError::Objects`], [`AgentError::Document`].
+    pub async fn add(
+        &mut self,
+        context: &Context,
+        name: CapturedName,
+        lane: usize,
+        topic: &str,
+    ) -> Result<(), AgentError> {
+        let book = SchemaBook::load(context.store.as_ref(), context.source_name(), topic).await?;
+        self.by_oid.insert(name.oid, self.tables.len());
+        self.tables.push(CapturedTable { name, lane, book, current: None });
+        Ok(())
+    }
+
+    /// Version of the document of a table that holds at `position`; 0 if there is none.
+    #[must_use]
+    pub fn version_at(&self, oid: u32, position: Position) -> u32 {
+        let table = self.by_oid.get(&oid).and_then(|index| self.tables.get(*index));
+        table.and_then(|table| table.book.at(position)).map_or(0, |document| document.version)
+    }
+
+    /// The captured table of this number.
+    #[must_use]
+    pub fn find(&mut self, oid: u32) -> Option<&CapturedTable> {
+        let index = match self.last {
+            Some((last, index)) if last == oid => index,
+            _ => {
+                let index = self.by_oid.get(&oid).copied()?;
+                self.last = Some((oid, index));
+                index
+            }
+        };
+        self.tables.get(index)
+    }
+
+    /// Takes a relation message in: finds or publishes the document for its shape.
+    ///
+    /// Shape: gives the lane and the version if the table is captured.
+    ///
+    /// # Errors
+    /// [`AgentError::Source`], [`AgentError::Objects`], [`AgentError::ObjectUnknown`], [`AgentError::Document`].
+    pub async fn relation(
+        &mut self,
+        context: &Context,
+        catalog: &mut Catalog,
+        message: &RelationMessage,
+        position: Position,
+    ) -> Result<Option<(usize, u32)>, AgentError> {
+        let index = self.by_oid.get(&message.oid).copied();
+        let Some(table) = index.and_then(|index| self.tables.get_mut(index)) else {
+            let name = format!("{}.{}", message.schema, message.table);
+            if self.passed_over.insert(message.oid, name.clone()).as_ref() != Some(&name) {
+                tracing::warn!(table = name, "changes of a table that is not captured are passed over");
+            }
+            return Ok(None);
+        };
+        let shown = catalog.table_by_oid(message.oid).await?;
+        let observed = relation::observe_relation(message, shown.as_ref(), table.book.at(position));
+        let version = table.observe(context, observed, position).await?;
+        Ok(Some((table.lane, version)))
+    }
+
+    /// Takes the shape that a copy reads in; gives its document.
+    ///
+    /// # Errors
+    /// [`AgentError::Objects`], [`AgentError::ObjectUnknown`], [`AgentError::Document`].
+    pub async fn observe(
+        &mut self,
+        context: &Context,
+        oid: u32,
+        observed: ObservedTable,
+        position: Position,
+    ) -> Result<Option<(&Shape, usize)>, AgentError> {
+        let index = self.by_oid.get(&oid).copied();
+        let Some(table) = index.and_then(|index| self.tables.get_mut(index)) else { return Ok(None) };
+        table.observe(context, observed, position).await?;
+        Ok(table.current.as_ref().map(|shape| (shape, table.lane)))
+    }
+}
+
+impl CapturedTable {
+    /// How its rows are written; `None` before the first relation message.
+    #[must_use]
+    pub const fn shape(&self) -> Option<&Shape> {
+        self.current.as_ref()
+    }
+
+    async fn observe(
+        &mut self,
+        context: &Context,
+        mut observed: ObservedTable,
+        position: Position,
+    ) -> Result<u32, AgentError> {
+        // The document keeps the name under which the table was taken in: topic and lake table keep theirs too.
+        observed.table_schema.clone_from(&self.name.table_schema);
+        observed.table_name.clone_from(&self.name.table_name);
+        let schema = self.book.resolve(context.store.as_ref(), &observed, position).await?;
+        let version = schema.version;
+        if self.current.as_ref().is_none_or(|shape| shape.schema.version != version) {
+            self.current =
+                Some(Shape::new(schema, context.source_name(), &context.config.source.database));
+        }
+        Ok(version)
+    }
+}

@@ -1,0 +1,206 @@
+//! Topics: created where they are missing, checked where they are there, and registered for the functions.
+//!
+//! Flow: captured tables -> **topics, incarnations, registrations** -> first record.
+//!
+//! # Invariants
+//! - A topic's incarnation is claimed *before* the topic is created: a crash in between costs a number, never a topic that
+//!   starts its offsets anew under an old number.
+//! - The partition map stored in the registration wins over the configuration.
+//! - A compacted topic is refused: it would lose changes before they are read.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use change_event::partition::PartitionMap;
+use change_event::{TopicRegistration, layout};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use crate::context::Context;
+use crate::epoch;
+use crate::error::AgentError;
+use crate::kafka::client_config;
+use crate::objects;
+
+/// Longest wait for the broker to answer an administrative request.
+const ADMIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// Room in a topic for a record of the largest size with its batch around it (MSK Serverless takes 8 MiB).
+const MESSAGE_MAX_BYTES: &str = "8388608";
+
+/// A table to be captured, and the names it has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicRequest {
+    /// Schema of the table in the source.
+    pub table_schema: String,
+    /// Name of the table in the source.
+    pub table_name: String,
+    /// Its topic.
+    pub topic: String,
+    /// Its name in the lake.
+    pub lake_table: String,
+    /// Partitions if the topic is new.
+    pub partitions: u32,
+    /// Seconds between two commits.
+    pub freshness_seconds: u32,
+}
+
+/// The broker's administrative side, and the registry.
+pub struct Topics<'a> {
+    context: &'a Context,
+    admin: AdminClient<DefaultClientContext>,
+    /// Partitions of every topic of the broker, as it was when this was opened.
+    partition_counts: HashMap<String, u32>,
+}
+
+impl std::fmt::Debug for Topics<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Topics").finish_non_exhaustive()
+    }
+}
+
+impl<'a> Topics<'a> {
+    /// Connects, and lists the topics that are there.
+    ///
+    /// # Errors
+    /// [`AgentError::Kafka`].
+    pub async fn open(context: &'a Context) -> Result<Self, AgentError> {
+        let client = client_config(&context.config.kafka);
+        let admin =
+            client.create().map_err(|source| AgentError::Kafka { operation: "create admin client", source })?;
+        let partition_counts = tokio::task::spawn_blocking(move || partition_counts(&client)).await??;
+        Ok(Self { context, admin, partition_counts })
+    }
+
+    /// Sees to the progress topic: compacted, one partition.
+    ///
+    /// # Errors
+    /// [`AgentError::Kafka`].
+    pub async fn ensure_progress(&self, topic: &str) -> Result<(), AgentError> {
+        if !self.partition_counts.contains_key(topic) {
+            // Small segments, so that compaction has something to do and reading stays short.
+            let settings =
+                [("cleanup.policy", "compact"), ("segment.ms", "3600000"), ("min.cleanable.dirty.ratio", "0.1")];
+            self.create(topic, 1, &settings).await?;
+        }
+        Ok(())
+    }
+
+    /// Sees to one table's topic and its registration, and gives the registration that holds.
+    ///
+    /// # Errors
+    /// [`AgentError::CompactedTopic`], [`AgentError::PartitionsMissing`] (Halt), [`AgentError::Kafka`],
+    /// [`AgentError::Objects`].
+    pub async fn ensure(&self, request: &TopicRequest) -> Result<TopicRegistration, AgentError> {
+        let config = &self.context.config;
+        let store = self.context.store.as_ref();
+        let key = layout::registration(&request.topic);
+        let stored: Option<TopicRegistration> = objects::read(store, &key).await?;
+        let found = self.partition_counts.get(&request.topic).copied();
+        let map = match (&stored, found) {
+            (Some(stored), _) => stored.partition_map.clone(),
+            // Created by someone else, or by us before a crash: its partitions are the map.
+            (None, Some(partitions)) => PartitionMap { version: 1, partitions },
+            (None, None) => PartitionMap { version: 1, partitions: request.partitions },
+        };
+        match found {
+            Some(found) if found < map.partitions => {
+                let topic = request.topic.clone();
+                return Err(AgentError::PartitionsMissing { topic, expected: map.partitions, found });
+            }
+            Some(_) => self.refuse_compacted(&request.topic).await?,
+            None => {
+                self.claim_incarnation(&request.topic).await?;
+                let retention = match self.context.config.topics.retention_hours {
+                    0 => "-1".to_owned(),
+                    hours => (hours * 3_600_000).to_string(),
+                };
+                let settings = [
+                    ("cleanup.policy", "delete"),
+                    ("retention.ms", retention.as_str()),
+                    ("max.message.bytes", MESSAGE_MAX_BYTES),
+                ];
+                self.create(&request.topic, map.partitions, &settings).await?;
+            }
+        }
+        let mut incarnation = epoch::current_incarnation(store, &request.topic).await?;
+        if incarnation == 0 {
+            incarnation = self.claim_incarnation(&request.topic).await?;
+        }
+        let registration = TopicRegistration {
+            topic: request.topic.clone(),
+            source: config.source.name.clone(),
+            table_schema: request.table_schema.clone(),
+            table_name: request.table_name.clone(),
+            lake_database: config.lake.database.clone(),
+            lake_table: request.lake_table.clone(),
+            topic_incarnation: incarnation,
+            partition_map: map,
+            freshness_seconds: request.freshness_seconds,
+        };
+        if stored.as_ref() != Some(&registration) {
+            objects::write(store, &key, &registration).await?;
+        }
+        Ok(registration)
+    }
+
+    async fn claim_incarnation(&self, topic: &str) -> Result<u32, AgentError> {
+        let Context { store, clock, ids, .. } = self.context;
+        epoch::claim_incarnation(store.as_ref(), clock.as_ref(), ids.as_ref(), topic).await
+    }
+
+    async fn create(
+        &self,
+        topic: &str,
+        partitions: u32,
+        settings: &[(&str, &str)],
+    ) -> Result<(), AgentError> {
+        let number = |count: u32| i32::try_from(count).unwrap_or(i32::MAX);
+        let replication = TopicReplication::Fixed(number(self.context.config.topics.replication_factor));
+        let mut new = NewTopic::new(topic, number(partitions), replication);
+        for (name, value) in settings {
+            new = new.set(name, value);
+        }
+        let options = AdminOptions::new().operation_timeout(Some(ADMIN_TIMEOUT));
+        let failed = |source| AgentError::Kafka { operation: "create topic", source };
+        for result in self.admin.create_topics([&new], &options).await.map_err(failed)? {
+            match result {
+                Ok(_) => tracing::info!(topic, partitions, "topic created"),
+                Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Err((_, code)) => return Err(failed(KafkaError::AdminOp(code))),
+            }
+        }
+        Ok(())
+    }
+
+    async fn refuse_compacted(&self, topic: &str) -> Result<(), AgentError> {
+        let failed = |source| AgentError::Kafka { operation: "describe topic", source };
+        let options = AdminOptions::new().request_timeout(Some(ADMIN_TIMEOUT));
+        let resources =
+            self.admin.describe_configs(&[ResourceSpecifier::Topic(topic)], &options).await.map_err(failed)?;
+        for resource in resources {
+            let resource = resource.map_err(|code| failed(KafkaError::AdminOp(code)))?;
+            let policy = resource.get("cleanup.policy").and_then(|entry| entry.value.clone());
+            if let Some(policy) = policy.filter(|policy| policy.contains("compact")) {
+                return Err(AgentError::CompactedTopic { topic: topic.to_owned(), policy });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Partitions of every topic. Asking for one by name could create it where the broker creates topics on sight.
+fn partition_counts(client: &ClientConfig) -> Result<HashMap<String, u32>, AgentError> {
+    let consumer: BaseConsumer =
+        client.create().map_err(|source| AgentError::Kafka { operation: "create consumer", source })?;
+    let metadata = consumer
+        .fetch_metadata(None, ADMIN_TIMEOUT)
+        .map_err(|source| AgentError::Kafka { operation: "fetch metadata", source })?;
+    let topics = metadata.topics().iter();
+    Ok(topics
+        .map(|topic| (topic.name().to_owned(), u32::try_from(topic.partitions().len()).unwrap_or(u32::MAX)))
+        .filter(|(_, partitions)| *partitions > 0)
+        .collect())
+}
