@@ -3,6 +3,7 @@
 //! # Invariants
 //! - It listens on the loopback interface only, on ports that were free, and dies with the value that started it.
 //! - [`KafkaBroker::kill`] is `kill -9`; [`KafkaBroker::restart`] opens the same log folder on the same ports.
+//! - A killed broker may come back after two seconds: the controller waits that long for the dead one.
 //! - Without the jars there is no broker and no failure: [`KafkaBroker::start`] says on standard error why, and gives `None`.
 //!
 //! # Source
@@ -37,14 +38,19 @@ pub struct KafkaBroker {
     process: Option<Child>,
 }
 
-#[expect(clippy::disallowed_methods, reason = "tests are told by the environment where the broker is")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "tests are told by the environment where the broker is"
+)]
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 /// A port that is free now.
 fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
+        .local_addr()?
+        .port())
 }
 
 impl KafkaBroker {
@@ -77,7 +83,10 @@ impl KafkaBroker {
             .arg(broker.properties())
             .status()?;
         if !formatted.success() {
-            return Err(io::Error::other(format!("storage not formatted, see {}", folder.display())));
+            return Err(io::Error::other(format!(
+                "storage not formatted, see {}",
+                folder.display()
+            )));
         }
         broker.restart().await?;
         Ok(Some(broker))
@@ -107,7 +116,10 @@ impl KafkaBroker {
     /// As [`Self::start`].
     pub async fn restart(&mut self) -> io::Result<()> {
         self.kill()?;
-        let output = File::options().create(true).append(true).open(self.folder.join("broker.log"))?;
+        let output = File::options()
+            .create(true)
+            .append(true)
+            .open(self.folder.join("broker.log"))?;
         let process = self
             .java(&output)?
             .arg("kafka.Kafka")
@@ -119,13 +131,20 @@ impl KafkaBroker {
             if TcpStream::connect(address).await.is_ok() {
                 return Ok(());
             }
-            if self.process.as_mut().is_some_and(|process| matches!(process.try_wait(), Ok(Some(_)))) {
+            if self
+                .process
+                .as_mut()
+                .is_some_and(|process| matches!(process.try_wait(), Ok(Some(_))))
+            {
                 break;
             }
             tokio::time::sleep(READY_STEP).await;
         }
         self.kill()?;
-        Err(io::Error::other(format!("broker not ready, see {}", self.folder.display())))
+        Err(io::Error::other(format!(
+            "broker not ready, see {}",
+            self.folder.display()
+        )))
     }
 
     fn properties(&self) -> PathBuf {
@@ -163,6 +182,8 @@ impl KafkaBroker {
              share.coordinator.state.topic.replication.factor=1\n\
              share.coordinator.state.topic.min.isr=1\n\
              group.initial.rebalance.delay.ms=0\n\
+             broker.heartbeat.interval.ms=500\n\
+             broker.session.timeout.ms=2000\n\
              message.max.bytes=8388608\n\
              auto.create.topics.enable=false\n",
             logs.display()

@@ -34,7 +34,12 @@ impl PendingRecords {
     /// Nothing waits.
     #[must_use]
     pub fn new(limits: BatchLimits, frame: PayloadFrame) -> Self {
-        Self { limits, frame, records: VecDeque::new(), records_bytes: 0 }
+        Self {
+            limits,
+            frame,
+            records: VecDeque::new(),
+            records_bytes: 0,
+        }
     }
 
     /// Adds a fetched record behind all others; false if it alone is above the cap, so that only its offset is kept.
@@ -69,7 +74,9 @@ impl PendingRecords {
     /// Whether a record of this partition waits.
     #[must_use]
     pub fn holds_partition(&self, partition: i32) -> bool {
-        self.records.iter().any(|record| record.partition == partition)
+        self.records
+            .iter()
+            .any(|record| record.partition == partition)
     }
 
     /// Whether waiting longer would not make the next batch larger.
@@ -81,8 +88,11 @@ impl PendingRecords {
 
     /// Takes the next batch: at most `records_max` of the limits, and of the argument.
     pub fn cut(&mut self, records_max: Option<usize>) -> Vec<RenderedRecord> {
-        let count_max =
-            self.limits.records_max.min(records_max.unwrap_or(usize::MAX)).max(1);
+        let count_max = self
+            .limits
+            .records_max
+            .min(records_max.unwrap_or(usize::MAX))
+            .max(1);
         let mut bytes = self.frame.frame_bytes();
         let mut partitions = BTreeSet::new();
         let mut count = 0;
@@ -110,7 +120,11 @@ impl PendingRecords {
 
 /// Bytes that a record adds to a payload: itself and a comma; nothing if it is not delivered.
 fn cost(record: &RenderedRecord) -> usize {
-    if record.json.is_empty() { 0 } else { record.json.len() + 1 }
+    if record.json.is_empty() {
+        0
+    } else {
+        record.json.len() + 1
+    }
 }
 
 #[cfg(test)]
@@ -119,13 +133,20 @@ mod tests {
 
     fn pending(records_max: usize, payload_bytes_max: usize) -> PendingRecords {
         PendingRecords::new(
-            BatchLimits { records_max, payload_bytes_max },
+            BatchLimits {
+                records_max,
+                payload_bytes_max,
+            },
             PayloadFrame::new("t", "arn", "b"),
         )
     }
 
     fn record(partition: i32, offset: i64, bytes: usize) -> RenderedRecord {
-        RenderedRecord { partition, offset, json: format!("\"{}\"", "x".repeat(bytes - 2)) }
+        RenderedRecord {
+            partition,
+            offset,
+            json: format!("\"{}\"", "x".repeat(bytes - 2)),
+        }
     }
 
     fn offsets(batch: &[RenderedRecord]) -> Vec<i64> {

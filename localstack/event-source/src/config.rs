@@ -109,7 +109,10 @@ pub struct Options {
     pub group_prefix: String,
 
     /// ARN that events name as their source
-    #[arg(long, default_value = "arn:aws:kafka:us-east-1:000000000000:cluster/firn-local/00000000-0000-0000-0000-000000000000-1")]
+    #[arg(
+        long,
+        default_value = "arn:aws:kafka:us-east-1:000000000000:cluster/firn-local/00000000-0000-0000-0000-000000000000-1"
+    )]
     pub event_source_arn: String,
 
     /// How long a call waits for the function, seconds
@@ -149,14 +152,21 @@ impl Options {
         if self.bootstrap_servers.is_empty() {
             problems.push("--bootstrap-servers is empty");
         }
-        if problems.is_empty() { Ok(()) } else { Err(EventSourceError::Configuration(problems.join("; "))) }
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(EventSourceError::Configuration(problems.join("; ")))
+        }
     }
 
     /// What bounds a batch.
     #[must_use]
     pub fn batch_limits(&self) -> BatchLimits {
         let records_max = usize::try_from(self.batch_size).unwrap_or(usize::MAX);
-        BatchLimits { records_max, payload_bytes_max: self.payload_bytes_max }
+        BatchLimits {
+            records_max,
+            payload_bytes_max: self.payload_bytes_max,
+        }
     }
 
     /// How pollers wait.
@@ -175,7 +185,9 @@ mod tests {
     use super::*;
 
     fn parse(arguments: &[&str]) -> Result<Options, String> {
-        let all = ["event-source", "--bootstrap-servers", "127.0.0.1:9092"].iter().chain(arguments);
+        let all = ["event-source", "--bootstrap-servers", "127.0.0.1:9092"]
+            .iter()
+            .chain(arguments);
         let options = Options::try_parse_from(all).map_err(|error| error.to_string())?;
         options.validate().map_err(|error| error.to_string())?;
         Ok(options)
@@ -202,6 +214,14 @@ mod tests {
         ] {
             assert!(parse(wrong).is_err(), "{wrong:?}");
         }
-        assert!(parse(&["--isolation", "read_uncommitted", "--faults", "seed=1,late=0.5"]).is_ok());
+        assert!(
+            parse(&[
+                "--isolation",
+                "read_uncommitted",
+                "--faults",
+                "seed=1,late=0.5"
+            ])
+            .is_ok()
+        );
     }
 }

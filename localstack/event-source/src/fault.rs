@@ -38,16 +38,25 @@ impl FromStr for FaultOptions {
     /// Reads `seed=7,duplicate=0.05,recut=0.05,late=0.02,abandon=0.01`; `kill` is another word for `abandon`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let mut options = Self::default();
-        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-            let (name, value) =
-                part.split_once('=').ok_or_else(|| format!("fault {part:?} has no value: name=share"))?;
+        for part in text
+            .split(',')
+            .map(str::trim)
+            .filter(|part| !part.is_empty())
+        {
+            let (name, value) = part
+                .split_once('=')
+                .ok_or_else(|| format!("fault {part:?} has no value: name=share"))?;
             let share = || match value.parse::<f64>() {
                 Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
                 _ => Err(format!("fault {name}={value}: the share must lie in 0..=1")),
             };
             match name {
                 "seed" => {
-                    options.seed = Some(value.parse().map_err(|error| format!("seed {value}: {error}"))?);
+                    options.seed = Some(
+                        value
+                            .parse()
+                            .map_err(|error| format!("seed {value}: {error}"))?,
+                    );
                 }
                 "duplicate" => options.duplicate = share()?,
                 "recut" => options.recut = share()?,
@@ -90,13 +99,18 @@ impl SeededRandom {
 
     /// A number below `bound`; 0 for a bound of 0.
     pub fn below(&mut self, bound: u64) -> u64 {
-        if bound == 0 { 0 } else { self.next_u64() % bound }
+        if bound == 0 {
+            0
+        } else {
+            self.next_u64() % bound
+        }
     }
 
     /// True with probability `share`.
     pub fn chance(&mut self, share: f64) -> bool {
         // The upper 32 bits as a fraction of 2^32 are exact in an f64.
-        let fraction = f64::from(u32::try_from(self.next_u64() >> 32).unwrap_or(0)) / 4_294_967_296.0;
+        let fraction =
+            f64::from(u32::try_from(self.next_u64() >> 32).unwrap_or(0)) / 4_294_967_296.0;
         fraction < share
     }
 }
@@ -134,23 +148,39 @@ impl FaultSchedule {
     /// The schedule of the poller that `salt` names.
     #[must_use]
     pub fn new(options: FaultOptions, seed: u64, salt: &str) -> Self {
-        Self { options, random: SeededRandom::new(seed, salt) }
+        Self {
+            options,
+            random: SeededRandom::new(seed, salt),
+        }
     }
 
     /// Draws what happens to the next delivery, of `record_count` records.
     pub fn draw(&mut self, record_count: usize) -> DeliveryFaults {
-        let FaultOptions { duplicate, recut, late, abandon, .. } = self.options;
+        let FaultOptions {
+            duplicate,
+            recut,
+            late,
+            abandon,
+            ..
+        } = self.options;
         let random = &mut self.random;
         let mut faults = DeliveryFaults::default();
         if random.chance(duplicate) {
             let at_once = random.chance(0.5);
-            let wait_ms = if at_once { 0 } else { random.below(DUPLICATE_DELAY_MS_MAX) };
+            let wait_ms = if at_once {
+                0
+            } else {
+                random.below(DUPLICATE_DELAY_MS_MAX)
+            };
             faults.duplicate_after = Some(Duration::from_millis(wait_ms));
         }
         if random.chance(recut) {
             let count = u64::try_from(record_count).unwrap_or(u64::MAX);
             let mut draw = |from| usize::try_from(from + random.below(count)).unwrap_or(0);
-            faults.recut = Some(Recut { keep_records: draw(0), next_batch_records: draw(1) });
+            faults.recut = Some(Recut {
+                keep_records: draw(0),
+                next_batch_records: draw(1),
+            });
         }
         if random.chance(late) {
             faults.late_after_batches = Some(LATE_BATCHES_MIN + random.below(LATE_BATCHES_SPREAD));
@@ -168,20 +198,35 @@ mod tests {
 
     #[test]
     fn options_read_back_and_refuse_what_they_do_not_know() {
-        let options: FaultOptions = "seed=7, duplicate=0.05,recut=1,kill=0.5".parse().expect("valid");
-        let expected =
-            FaultOptions { seed: Some(7), duplicate: 0.05, recut: 1.0, late: 0.0, abandon: 0.5 };
+        let options: FaultOptions = "seed=7, duplicate=0.05,recut=1,kill=0.5"
+            .parse()
+            .expect("valid");
+        let expected = FaultOptions {
+            seed: Some(7),
+            duplicate: 0.05,
+            recut: 1.0,
+            late: 0.0,
+            abandon: 0.5,
+        };
         assert_eq!(options, expected);
         assert_eq!("".parse::<FaultOptions>(), Ok(FaultOptions::default()));
-        for wrong in ["late=2", "late=-1", "late", "freeze=0.1", "seed=x", "late=NaN"] {
+        for wrong in [
+            "late=2",
+            "late=-1",
+            "late",
+            "freeze=0.1",
+            "seed=x",
+            "late=NaN",
+        ] {
             assert!(wrong.parse::<FaultOptions>().is_err(), "{wrong}");
         }
     }
 
     #[test]
     fn same_seed_draws_the_same_and_no_option_draws_nothing() {
-        let all: FaultOptions =
-            "duplicate=0.3,recut=0.3,late=0.3,abandon=0.3".parse().expect("valid");
+        let all: FaultOptions = "duplicate=0.3,recut=0.3,late=0.3,abandon=0.3"
+            .parse()
+            .expect("valid");
         let draws = |options, seed, salt| {
             let mut schedule = FaultSchedule::new(options, seed, salt);
             (0..200).map(|_| schedule.draw(10)).collect::<Vec<_>>()
@@ -189,9 +234,19 @@ mod tests {
         assert_eq!(draws(all, 7, "t-0"), draws(all, 7, "t-0"));
         assert_ne!(draws(all, 7, "t-0"), draws(all, 7, "t-1"));
         let none = draws(FaultOptions::default(), 7, "t-0");
-        assert!(none.iter().all(|faults| *faults == DeliveryFaults::default()));
-        let recuts: Vec<_> = draws(all, 7, "t-0").iter().filter_map(|faults| faults.recut).collect();
+        assert!(
+            none.iter()
+                .all(|faults| *faults == DeliveryFaults::default())
+        );
+        let recuts: Vec<_> = draws(all, 7, "t-0")
+            .iter()
+            .filter_map(|faults| faults.recut)
+            .collect();
         assert!((30..90).contains(&recuts.len()), "{}", recuts.len());
-        assert!(recuts.iter().all(|r| r.keep_records < 10 && (1..=10).contains(&r.next_batch_records)));
+        assert!(
+            recuts
+                .iter()
+                .all(|r| r.keep_records < 10 && (1..=10).contains(&r.next_batch_records))
+        );
     }
 }

@@ -72,5 +72,11 @@ async fn tail(State(pages): State<Pages>) -> Json<Tail> {
     let (strays, in_flight) = (pages.metrics.strays(), pages.metrics.in_flight());
     let topics_waiting = pages.metrics.topics_waiting();
     let reached = lag_records == Some(0) && strays == 0 && in_flight == 0 && topics_waiting == 0;
-    Json(Tail { reached, lag_records, strays, in_flight, topics_waiting })
+    Json(Tail {
+        reached,
+        lag_records,
+        strays,
+        in_flight,
+        topics_waiting,
+    })
 }

@@ -69,7 +69,13 @@ impl Deliverer {
         metrics: Arc<Metrics>,
     ) -> Self {
         let slots = Semaphore::new(concurrency_max);
-        Self { invoker, function: function.to_owned(), timeout, slots, metrics }
+        Self {
+            invoker,
+            function: function.to_owned(),
+            timeout,
+            slots,
+            metrics,
+        }
     }
 
     /// The function's answer to one payload.
@@ -86,13 +92,16 @@ impl Deliverer {
         let _slot = self.slots.acquire().await.ok();
         let _living = self.metrics.begin_invocation();
         self.metrics.add(Counter::Deliveries, topic, 1);
-        self.metrics.add(Counter::PayloadBytes, topic, payload.len());
+        self.metrics
+            .add(Counter::PayloadBytes, topic, payload.len());
         let call = self.invoker.invoke(&self.function, payload);
         let wait = abandon_after.unwrap_or(self.timeout);
         match tokio::time::timeout(wait, call).await {
             Ok(answer) => Ok(answer?),
             Err(_elapsed) if abandon_after.is_some() => Err(DeliveryError::Abandoned),
-            Err(_elapsed) => Err(DeliveryError::TimedOut { seconds: self.timeout.as_secs() }),
+            Err(_elapsed) => Err(DeliveryError::TimedOut {
+                seconds: self.timeout.as_secs(),
+            }),
         }
     }
 }

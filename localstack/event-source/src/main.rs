@@ -23,7 +23,10 @@ use tracing_subscriber::EnvFilter;
 #[tokio::main]
 async fn main() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
     match run(Options::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -38,7 +41,10 @@ async fn run(options: Options) -> Result<(), EventSourceError> {
     options.validate()?;
     let sdk_config = function_kit::aws::sdk_config().await;
     let store = object_store(&options, &sdk_config)?;
-    let seed = options.faults.seed.unwrap_or_else(|| RandomIds.next_snapshot_id().unsigned_abs());
+    let seed = options
+        .faults
+        .seed
+        .unwrap_or_else(|| RandomIds.next_snapshot_id().unsigned_abs());
     let metrics = Arc::new(Metrics::default());
     let deliverer = Deliverer::new(
         Arc::new(LambdaInvoker::new(&sdk_config)),
@@ -54,14 +60,30 @@ async fn run(options: Options) -> Result<(), EventSourceError> {
     };
     let topics = KafkaTopics::new(&broker)?;
     let (listener, address) = http::bind(options.listen).await?;
-    announce(&format!("event-source listening on http://{address} seed {seed}"));
-    tokio::spawn(http::serve(listener, Pages { metrics: Arc::clone(&metrics), topics: topics.clone() }));
+    announce(&format!(
+        "event-source listening on http://{address} seed {seed}"
+    ));
+    tokio::spawn(http::serve(
+        listener,
+        Pages {
+            metrics: Arc::clone(&metrics),
+            topics: topics.clone(),
+        },
+    ));
     let look_again = Arc::new(Notify::new());
     let (stop, stopped) = watch::channel(false);
     let signals = Signals::new()?;
     tokio::spawn(signals.forward(Arc::clone(&look_again), stop));
     let deliverer = Arc::new(deliverer);
-    let supervisor = Supervisor { options, seed, store, broker, topics, deliverer, metrics };
+    let supervisor = Supervisor {
+        options,
+        seed,
+        store,
+        broker,
+        topics,
+        deliverer,
+        metrics,
+    };
     supervisor.run(look_again, stopped).await;
     tracing::info!("stopped");
     Ok(())
@@ -75,7 +97,10 @@ fn object_store(
         return Ok(Arc::new(FolderStore::new(folder)));
     }
     let mut environment = Environment::of_process();
-    let bucket = options.bucket.clone().unwrap_or_else(|| environment.required("FIRN_BUCKET"));
+    let bucket = options
+        .bucket
+        .clone()
+        .unwrap_or_else(|| environment.required("FIRN_BUCKET"));
     let path_style = environment.flag("FIRN_S3_PATH_STYLE");
     let bucket = environment
         .finish(bucket)
@@ -100,7 +125,8 @@ struct Signals {
 
 impl Signals {
     fn new() -> Result<Self, EventSourceError> {
-        let failed = |error| EventSourceError::Configuration(format!("cannot take signals: {error}"));
+        let failed =
+            |error| EventSourceError::Configuration(format!("cannot take signals: {error}"));
         Ok(Self {
             hang_up: signal(SignalKind::hangup()).map_err(failed)?,
             terminate: signal(SignalKind::terminate()).map_err(failed)?,

@@ -111,7 +111,10 @@ impl Metrics {
     /// The value of a counter; 0 if it never moved.
     #[must_use]
     pub fn value(&self, counter: Counter, label: &str) -> u64 {
-        lock(&self.counters).get(&(counter, label.to_owned())).copied().unwrap_or(0)
+        lock(&self.counters)
+            .get(&(counter, label.to_owned()))
+            .copied()
+            .unwrap_or(0)
     }
 
     /// Counts an invocation while the result lives.
@@ -146,13 +149,16 @@ impl Metrics {
 
     /// See [`Self::topics_waiting`].
     pub fn set_topics_waiting(&self, count: usize) {
-        self.topics_waiting.store(u64::try_from(count).unwrap_or(u64::MAX), Ordering::Release);
+        self.topics_waiting
+            .store(u64::try_from(count).unwrap_or(u64::MAX), Ordering::Release);
     }
 
     /// A partition whose poller starts (anew): nothing is known of it.
     #[must_use]
     pub fn begin_partition(&self, topic: &str, partition: i32) -> Arc<PartitionProgress> {
-        let progress = Arc::new(PartitionProgress { next_offset: AtomicI64::new(-1) });
+        let progress = Arc::new(PartitionProgress {
+            next_offset: AtomicI64::new(-1),
+        });
         lock(&self.partitions).insert((topic.to_owned(), partition), Arc::clone(&progress));
         progress
     }
@@ -177,7 +183,10 @@ impl Metrics {
             if last.replace(*counter) != Some(*counter) {
                 let _infallible = writeln!(out, "# TYPE firn_event_source_{name} counter");
             }
-            let _infallible = writeln!(out, "firn_event_source_{name}{{{label_name}=\"{label}\"}} {value}");
+            let _infallible = writeln!(
+                out,
+                "firn_event_source_{name}{{{label_name}=\"{label}\"}} {value}"
+            );
         }
         let gauges = [
             ("in_flight", self.in_flight()),
@@ -191,7 +200,12 @@ impl Metrics {
             );
         }
         out.push_str("# TYPE firn_event_source_lag_records gauge\n");
-        for PartitionLag { topic, partition, records } in lags {
+        for PartitionLag {
+            topic,
+            partition,
+            records,
+        } in lags
+        {
             let lag = records.map_or_else(|| "NaN".to_owned(), |records| records.to_string());
             let _infallible = writeln!(
                 out,
@@ -214,11 +228,25 @@ mod tests {
         metrics.add(Counter::Deliveries, "a", 1);
         let stray = metrics.begin_stray();
         let text = metrics.render(&[
-            PartitionLag { topic: "a".to_owned(), partition: 0, records: Some(7) },
-            PartitionLag { topic: "a".to_owned(), partition: 1, records: None },
+            PartitionLag {
+                topic: "a".to_owned(),
+                partition: 0,
+                records: Some(7),
+            },
+            PartitionLag {
+                topic: "a".to_owned(),
+                partition: 1,
+                records: None,
+            },
         ]);
-        assert!(text.contains("deliveries_total{topic=\"a\"} 2\nfirn_event_source_deliveries_total{topic=\"b\"} 2\n"));
-        assert_eq!(text.matches("# TYPE firn_event_source_deliveries_total counter").count(), 1);
+        assert!(text.contains(
+            "deliveries_total{topic=\"a\"} 2\nfirn_event_source_deliveries_total{topic=\"b\"} 2\n"
+        ));
+        assert_eq!(
+            text.matches("# TYPE firn_event_source_deliveries_total counter")
+                .count(),
+            1
+        );
         assert!(text.contains("firn_event_source_strays 1\n"));
         assert!(text.contains("lag_records{topic=\"a\",partition=\"0\"} 7\n"));
         drop(stray);

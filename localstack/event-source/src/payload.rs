@@ -77,13 +77,23 @@ impl RecordRenderer {
     #[must_use]
     pub fn new(topic: &str, header_bytes: HeaderBytes, random: SeededRandom) -> Self {
         let head = format!("{{\"topic\":\"{topic}\",\"partition\":");
-        Self { head, header_bytes, random, size_hint: 512 }
+        Self {
+            head,
+            header_bytes,
+            random,
+            size_hint: 512,
+        }
     }
 
     /// The record's JSON.
     pub fn render(&mut self, record: &TopicRecord<'_>) -> RenderedRecord {
         let mut out = String::with_capacity(self.size_hint + 64);
-        let TopicRecord { partition, offset, timestamp_ms, .. } = *record;
+        let TopicRecord {
+            partition,
+            offset,
+            timestamp_ms,
+            ..
+        } = *record;
         let timestamp_type = match record.timestamp_kind {
             TimestampKind::Create => "CREATE_TIME",
             TimestampKind::LogAppend => "LOG_APPEND_TIME",
@@ -109,7 +119,11 @@ impl RecordRenderer {
         }
         out.push_str("]}");
         self.size_hint = out.len();
-        RenderedRecord { partition, offset, json: out }
+        RenderedRecord {
+            partition,
+            offset,
+            json: out,
+        }
     }
 
     fn draw_signed(&mut self) -> bool {
@@ -136,12 +150,17 @@ fn push_numbers(out: &mut String, bytes: &[u8], signed: bool) {
         if index > 0 {
             out.push(',');
         }
-        let number = if signed { i16::from(i8::from_ne_bytes([*byte])) } else { i16::from(*byte) };
+        let number = if signed {
+            i16::from(i8::from_ne_bytes([*byte]))
+        } else {
+            i16::from(*byte)
+        };
         if number < 0 {
             out.push('-');
         }
         let magnitude = number.unsigned_abs();
-        let mut digit = |value: u16| out.push(char::from(b'0' + u8::try_from(value % 10).unwrap_or(0)));
+        let mut digit =
+            |value: u16| out.push(char::from(b'0' + u8::try_from(value % 10).unwrap_or(0)));
         if magnitude >= 100 {
             digit(magnitude / 100);
         }
@@ -170,7 +189,10 @@ impl PayloadFrame {
             quoted(event_source_arn),
             quoted(bootstrap_servers)
         );
-        Self { topic: topic.to_owned(), head }
+        Self {
+            topic: topic.to_owned(),
+            head,
+        }
     }
 
     /// Bytes of an event without records.
@@ -199,8 +221,10 @@ impl PayloadFrame {
         out.push_str(&self.head);
         let mut first_partition = true;
         for partition in partitions {
-            let mut of_partition =
-                records.iter().filter(|r| r.partition == partition && !r.json.is_empty()).peekable();
+            let mut of_partition = records
+                .iter()
+                .filter(|r| r.partition == partition && !r.json.is_empty())
+                .peekable();
             if of_partition.peek().is_none() {
                 continue;
             }
@@ -221,7 +245,9 @@ impl PayloadFrame {
 }
 
 fn decimal_length(number: i32) -> usize {
-    number.checked_ilog10().map_or(1, |log| usize::try_from(log).unwrap_or(9) + 1)
+    number
+        .checked_ilog10()
+        .map_or(1, |log| usize::try_from(log).unwrap_or(9) + 1)
 }
 
 #[cfg(test)]
@@ -247,8 +273,17 @@ mod tests {
     #[test]
     fn event_is_spelled_as_lambda_spells_it() {
         let mut renderer = renderer(HeaderBytes::Unsigned);
-        let frame = PayloadFrame::new("shop.public.a-2eb", "arn:aws:kafka:r:1:cluster/c/u", "b-1:9092");
-        let tombstone = TopicRecord { key: None, value: None, headers: Vec::new(), ..record(10, 3) };
+        let frame = PayloadFrame::new(
+            "shop.public.a-2eb",
+            "arn:aws:kafka:r:1:cluster/c/u",
+            "b-1:9092",
+        );
+        let tombstone = TopicRecord {
+            key: None,
+            value: None,
+            headers: Vec::new(),
+            ..record(10, 3)
+        };
         let records = [renderer.render(&record(0, 15)), renderer.render(&tombstone)];
         let payload = String::from_utf8(frame.payload(&records)).expect("UTF-8");
         assert_eq!(
@@ -268,7 +303,8 @@ mod tests {
         let signed = renderer(HeaderBytes::Signed).render(&record(0, 1)).json;
         assert!(signed.contains("[1,0,127,-128,-1]"), "{signed}");
         let mut mixed = renderer(HeaderBytes::Mixed);
-        let negative = (0..100).filter(|offset| mixed.render(&record(0, *offset)).json.contains("-128"));
+        let negative =
+            (0..100).filter(|offset| mixed.render(&record(0, *offset)).json.contains("-128"));
         assert!((20..80).contains(&negative.count()));
         let all: Vec<u8> = (0..=255).collect();
         for signed in [true, false] {
@@ -285,12 +321,22 @@ mod tests {
         let mut renderer = renderer(HeaderBytes::Signed);
         let frame = PayloadFrame::new("shop.public.a-2eb", "arn", "b");
         let order = [(2, 7), (0, 1), (2, 8), (0, 2)];
-        let mut records: Vec<_> = order.iter().map(|(p, o)| renderer.render(&record(*p, *o))).collect();
-        records.push(RenderedRecord { partition: 5, offset: 9, json: String::new() });
+        let mut records: Vec<_> = order
+            .iter()
+            .map(|(p, o)| renderer.render(&record(*p, *o)))
+            .collect();
+        records.push(RenderedRecord {
+            partition: 5,
+            offset: 9,
+            json: String::new(),
+        });
         let payload: serde_json::Value =
             serde_json::from_slice(&frame.payload(&records)).expect("valid JSON");
         let groups = payload["records"].as_object().expect("an object");
-        assert_eq!(groups.keys().collect::<Vec<_>>(), ["shop.public.a-2eb-0", "shop.public.a-2eb-2"]);
+        assert_eq!(
+            groups.keys().collect::<Vec<_>>(),
+            ["shop.public.a-2eb-0", "shop.public.a-2eb-2"]
+        );
         assert_eq!(groups["shop.public.a-2eb-2"][1]["offset"], 8);
         assert_eq!(decimal_length(0), 1);
         assert_eq!(decimal_length(10), 2);

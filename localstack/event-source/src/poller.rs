@@ -90,7 +90,9 @@ impl<S: RecordSource> Poller<S> {
             batches: watch::Sender::new(0),
         };
         loop {
-            if between.batch_records.is_none() && self.fill(&mut between, &mut stop).await == Step::Stop {
+            if between.batch_records.is_none()
+                && self.fill(&mut between, &mut stop).await == Step::Stop
+            {
                 break;
             }
             let batch = self.pending.cut(between.batch_records.take());
@@ -136,17 +138,24 @@ impl<S: RecordSource> Poller<S> {
     fn take(&mut self, fetched: Fetched, between: &mut Between) {
         match fetched {
             Fetched::Record(record) => {
-                let (partition, offset, size_bytes) = (record.partition, record.offset, record.json.len());
+                let (partition, offset, size_bytes) =
+                    (record.partition, record.offset, record.json.len());
                 between.ends.remove(&partition);
                 if !self.pending.push(record) {
                     self.metrics.add(Counter::DroppedOversize, &self.topic, 1);
                     tracing::error!(
-                        topic = self.topic, partition, offset, size_bytes,
+                        topic = self.topic,
+                        partition,
+                        offset,
+                        size_bytes,
                         "record dropped: its event is larger than a Lambda payload may be"
                     );
                 }
             }
-            Fetched::End { partition, position: Some(position) } => {
+            Fetched::End {
+                partition,
+                position: Some(position),
+            } => {
                 between.ends.insert(partition, position);
                 self.pass_ends(&mut between.ends);
             }
@@ -177,7 +186,10 @@ impl<S: RecordSource> Poller<S> {
 
     /// Delivers a batch; false if nothing of it was taken.
     async fn deliver(&mut self, batch: Vec<RenderedRecord>, between: &mut Between) -> bool {
-        let delivered = batch.iter().filter(|record| !record.json.is_empty()).count();
+        let delivered = batch
+            .iter()
+            .filter(|record| !record.json.is_empty())
+            .count();
         if delivered == 0 {
             self.settle(batch, between);
             return true;
@@ -185,9 +197,11 @@ impl<S: RecordSource> Poller<S> {
         let payload = self.pending.payload(&batch);
         let faults = self.faults.draw(batch.len());
         self.begin_strays(&payload, &faults, &between.batches);
-        let answer = self.deliverer.deliver(&self.topic, payload, faults.abandon_after).await;
-        let failures =
-            answer.and_then(|answer| Ok(first_failures(&self.topic, &batch, &answer)?));
+        let answer = self
+            .deliverer
+            .deliver(&self.topic, payload, faults.abandon_after)
+            .await;
+        let failures = answer.and_then(|answer| Ok(first_failures(&self.topic, &batch, &answer)?));
         match failures {
             Ok(failures) => {
                 let settlement = split(batch, &failures);
@@ -220,7 +234,8 @@ impl<S: RecordSource> Poller<S> {
             self.advance(*partition, *offset);
         }
         let delivered = done.iter().filter(|record| !record.json.is_empty()).count();
-        self.metrics.add(Counter::RecordsDelivered, &self.topic, delivered);
+        self.metrics
+            .add(Counter::RecordsDelivered, &self.topic, delivered);
         self.source.commit(&offsets);
         between.committed.extend(offsets);
         between.batches.send_modify(|batches| *batches += 1);
@@ -251,7 +266,9 @@ impl<S: RecordSource> Poller<S> {
             self.metrics.add(Counter::Faults, "abandon", 1);
             return;
         }
-        let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+        let cause = std::error::Error::source(error)
+            .map(ToString::to_string)
+            .unwrap_or_default();
         tracing::warn!(topic = self.topic, %error, cause, "batch failed and comes again");
     }
 
@@ -260,7 +277,10 @@ impl<S: RecordSource> Poller<S> {
         self.metrics.add(Counter::Redeliveries, &self.topic, 1);
         for (partition, offset) in failures {
             tracing::warn!(
-                topic = self.topic, partition, offset, record_count,
+                topic = self.topic,
+                partition,
+                offset,
+                record_count,
                 "partition failed from this offset on and comes again"
             );
         }

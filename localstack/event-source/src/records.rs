@@ -103,7 +103,10 @@ pub struct KafkaRecords {
 
 impl Debug for KafkaRecords {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("KafkaRecords").field("topic", &self.topic).finish_non_exhaustive()
+        formatter
+            .debug_struct("KafkaRecords")
+            .field("topic", &self.topic)
+            .finish_non_exhaustive()
     }
 }
 
@@ -146,8 +149,15 @@ impl KafkaRecords {
                 .add_partition_offset(topic, element.partition(), start)
                 .map_err(failed("assign partitions"))?;
         }
-        consumer.assign(&assignment).map_err(failed("assign partitions"))?;
-        Ok(Self { consumer, topic: topic.to_owned(), renderer, started_at })
+        consumer
+            .assign(&assignment)
+            .map_err(failed("assign partitions"))?;
+        Ok(Self {
+            consumer,
+            topic: topic.to_owned(),
+            renderer,
+            started_at,
+        })
     }
 
     fn position(&self, partition: i32) -> Option<i64> {
@@ -173,7 +183,9 @@ fn view<'a>(message: &'a BorrowedMessage<'_>) -> TopicRecord<'a> {
         Timestamp::LogAppendTime(ms) => (ms, TimestampKind::LogAppend),
         Timestamp::NotAvailable => (-1, TimestampKind::Create),
     };
-    let headers = message.headers().map(|headers| headers.iter().map(|h| (h.key, h.value)).collect());
+    let headers = message
+        .headers()
+        .map(|headers| headers.iter().map(|h| (h.key, h.value)).collect());
     TopicRecord {
         partition: message.partition(),
         offset: message.offset(),
@@ -190,16 +202,18 @@ impl RecordSource for KafkaRecords {
     async fn next(&mut self) -> Fetched {
         match self.consumer.recv().await {
             Ok(message) => Fetched::Record(self.renderer.render(&view(&message))),
-            Err(KafkaError::PartitionEOF(partition)) => {
-                Fetched::End { partition, position: self.position(partition) }
-            }
+            Err(KafkaError::PartitionEOF(partition)) => Fetched::End {
+                partition,
+                position: self.position(partition),
+            },
             Err(error) => Fetched::Trouble(error),
         }
     }
 
     fn commit(&mut self, next_offsets: &BTreeMap<i32, i64>) {
-        let outcome =
-            self.list(next_offsets).and_then(|list| self.consumer.commit(&list, CommitMode::Async));
+        let outcome = self
+            .list(next_offsets)
+            .and_then(|list| self.consumer.commit(&list, CommitMode::Async));
         if let Err(error) = outcome {
             tracing::warn!(topic = self.topic, %error, "offsets not committed; the next commit covers them");
         }
@@ -246,10 +260,16 @@ impl KafkaTopics {
     /// # Errors
     /// [`EventSourceError::Kafka`] (Halt) if the settings are refused.
     pub fn new(broker: &Broker) -> Result<Self, EventSourceError> {
-        let consumer = broker.client(&format!("{}(metadata)", broker.group_prefix)).create();
-        let consumer = consumer
-            .map_err(|source| EventSourceError::Kafka { operation: "create a consumer", source })?;
-        Ok(Self { consumer: Arc::new(consumer) })
+        let consumer = broker
+            .client(&format!("{}(metadata)", broker.group_prefix))
+            .create();
+        let consumer = consumer.map_err(|source| EventSourceError::Kafka {
+            operation: "create a consumer",
+            source,
+        })?;
+        Ok(Self {
+            consumer: Arc::new(consumer),
+        })
     }
 
     /// Number of partitions of every topic.
@@ -262,11 +282,22 @@ impl KafkaTopics {
         let metadata = tokio::task::spawn_blocking(ask)
             .await
             .map_err(|_error| EventSourceError::Cancelled)?
-            .map_err(|source| EventSourceError::Kafka { operation: "read metadata", source })?;
+            .map_err(|source| EventSourceError::Kafka {
+                operation: "read metadata",
+                source,
+            })?;
         let count = |topic: &rdkafka::metadata::MetadataTopic| {
-            (topic.name().to_owned(), i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX))
+            (
+                topic.name().to_owned(),
+                i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX),
+            )
         };
-        Ok(metadata.topics().iter().filter(|topic| topic.error().is_none()).map(count).collect())
+        Ok(metadata
+            .topics()
+            .iter()
+            .filter(|topic| topic.error().is_none())
+            .map(count)
+            .collect())
     }
 
     /// How many offsets lie between what is delivered and the end that this isolation level sees; markers count until the
@@ -275,9 +306,15 @@ impl KafkaTopics {
         let consumer = Arc::clone(&self.consumer);
         let ask = move || {
             let lag = |(topic, partition, next_offset): (String, i32, Option<i64>)| {
-                let ends = consumer.fetch_watermarks(&topic, partition, BROKER_TIMEOUT).ok();
+                let ends = consumer
+                    .fetch_watermarks(&topic, partition, BROKER_TIMEOUT)
+                    .ok();
                 let records = ends.map(|(low, high)| (high - next_offset.unwrap_or(low)).max(0));
-                PartitionLag { topic, partition, records }
+                PartitionLag {
+                    topic,
+                    partition,
+                    records,
+                }
             };
             partitions.into_iter().map(lag).collect()
         };

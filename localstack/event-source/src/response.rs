@@ -64,15 +64,29 @@ pub fn first_failures(
     }
     let mut labels = BTreeMap::new();
     for record in batch {
-        labels.entry(record.partition).or_insert_with(|| format!("{topic}-{}", record.partition));
+        labels
+            .entry(record.partition)
+            .or_insert_with(|| format!("{topic}-{}", record.partition));
     }
-    for ItemFailure { item_identifier: ItemIdentifier { partition, offset } } in failures {
-        let number = labels.iter().find(|(_, label)| **label == partition).map(|(number, _)| *number);
+    for ItemFailure {
+        item_identifier: ItemIdentifier { partition, offset },
+    } in failures
+    {
+        let number = labels
+            .iter()
+            .find(|(_, label)| **label == partition)
+            .map(|(number, _)| *number);
         let number = number.ok_or(ResponseError::ForeignRecord)?;
-        if !batch.iter().any(|record| record.partition == number && record.offset == offset) {
+        if !batch
+            .iter()
+            .any(|record| record.partition == number && record.offset == offset)
+        {
             return Err(ResponseError::ForeignRecord);
         }
-        firsts.entry(number).and_modify(|first: &mut i64| *first = offset.min(*first)).or_insert(offset);
+        firsts
+            .entry(number)
+            .and_modify(|first: &mut i64| *first = offset.min(*first))
+            .or_insert(offset);
     }
     Ok(firsts)
 }
@@ -96,7 +110,9 @@ fn item_failures(answer: &[u8]) -> Result<Vec<ItemFailure>, ResponseError> {
 #[must_use]
 pub fn split(batch: Vec<RenderedRecord>, first_failures: &BTreeMap<i32, i64>) -> Settlement {
     let (again, done) = batch.into_iter().partition(|record| {
-        first_failures.get(&record.partition).is_some_and(|first| record.offset >= *first)
+        first_failures
+            .get(&record.partition)
+            .is_some_and(|first| record.offset >= *first)
     });
     Settlement { done, again }
 }
@@ -104,7 +120,9 @@ pub fn split(batch: Vec<RenderedRecord>, first_failures: &BTreeMap<i32, i64>) ->
 /// The offset to commit for each partition of `done`: the one after its last record.
 #[must_use]
 pub fn next_offsets(done: &[RenderedRecord]) -> BTreeMap<i32, i64> {
-    done.iter().map(|record| (record.partition, record.offset + 1)).collect()
+    done.iter()
+        .map(|record| (record.partition, record.offset + 1))
+        .collect()
 }
 
 #[cfg(test)]
@@ -112,26 +130,47 @@ mod tests {
     use super::*;
 
     fn batch() -> Vec<RenderedRecord> {
-        let record = |(partition, offset)| RenderedRecord { partition, offset, json: "{}".to_owned() };
+        let record = |(partition, offset)| RenderedRecord {
+            partition,
+            offset,
+            json: "{}".to_owned(),
+        };
         // Offsets have holes: transaction markers take some.
         [(0, 5), (1, 1), (0, 6), (1, 3), (0, 9)].map(record).into()
     }
 
-    fn settle(topic: &str, batch: Vec<RenderedRecord>, answer: &[u8]) -> Result<Settlement, ResponseError> {
+    fn settle(
+        topic: &str,
+        batch: Vec<RenderedRecord>,
+        answer: &[u8],
+    ) -> Result<Settlement, ResponseError> {
         first_failures(topic, &batch, answer).map(|failures| split(batch, &failures))
     }
 
     fn places(records: &[RenderedRecord]) -> Vec<(i32, i64)> {
-        records.iter().map(|record| (record.partition, record.offset)).collect()
+        records
+            .iter()
+            .map(|record| (record.partition, record.offset))
+            .collect()
     }
 
     #[test]
     fn every_spelling_of_success_is_one() {
-        let answers = ["", " ", "null", "{}", r#"{"batchItemFailures":[]}"#, r#"{"batchItemFailures":null}"#];
+        let answers = [
+            "",
+            " ",
+            "null",
+            "{}",
+            r#"{"batchItemFailures":[]}"#,
+            r#"{"batchItemFailures":null}"#,
+        ];
         for answer in answers {
             let settled = settle("t-x", batch(), answer.as_bytes()).expect("success");
             assert_eq!(settled.again, [], "{answer}");
-            assert_eq!(next_offsets(&settled.done), BTreeMap::from([(0, 10), (1, 4)]));
+            assert_eq!(
+                next_offsets(&settled.done),
+                BTreeMap::from([(0, 10), (1, 4)])
+            );
         }
     }
 
@@ -142,7 +181,10 @@ mod tests {
         let settled = settle("t-x", batch(), answer).expect("partial");
         assert_eq!(places(&settled.again), [(0, 6), (0, 9)]);
         assert_eq!(places(&settled.done), [(0, 5), (1, 1), (1, 3)]);
-        assert_eq!(next_offsets(&settled.done), BTreeMap::from([(0, 6), (1, 4)]));
+        assert_eq!(
+            next_offsets(&settled.done),
+            BTreeMap::from([(0, 6), (1, 4)])
+        );
     }
 
     #[test]
@@ -155,13 +197,20 @@ mod tests {
             r#"{"batchItemFailures":[{"itemIdentifier":null}]}"#,
             r#"{"batchItemFailures":[{}]}"#,
         ] {
-            assert_eq!(settle("t", batch(), answer.as_bytes()), Err(ResponseError::Malformed), "{answer}");
+            assert_eq!(
+                settle("t", batch(), answer.as_bytes()),
+                Err(ResponseError::Malformed),
+                "{answer}"
+            );
         }
         for (partition, offset) in [("t-2", 5), ("u-0", 5), ("t-0", 7)] {
             let answer = format!(
                 r#"{{"batchItemFailures":[{{"itemIdentifier":{{"partition":"{partition}","offset":{offset}}}}}]}}"#
             );
-            assert_eq!(settle("t", batch(), answer.as_bytes()), Err(ResponseError::ForeignRecord));
+            assert_eq!(
+                settle("t", batch(), answer.as_bytes()),
+                Err(ResponseError::ForeignRecord)
+            );
         }
     }
 }

@@ -80,7 +80,9 @@ impl Supervisor {
         let mut state = State::default();
         loop {
             if let Err(error) = self.round(&mut state).await {
-                let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+                let cause = std::error::Error::source(&error)
+                    .map(ToString::to_string)
+                    .unwrap_or_default();
                 tracing::warn!(%error, cause, "topics not looked at; the next round does");
             }
             tokio::select! {
@@ -109,7 +111,10 @@ impl Supervisor {
         let mut waiting = 0;
         for (topic, incarnation) in state.registered.clone() {
             let partition_count = counts.get(&topic).copied().unwrap_or(0);
-            let wanted = Wanted { incarnation, partition_count };
+            let wanted = Wanted {
+                incarnation,
+                partition_count,
+            };
             if !self.align(state, &topic, wanted).await {
                 waiting += 1;
             }
@@ -119,21 +124,35 @@ impl Supervisor {
     }
 
     async fn read_registry(&self, state: &mut State) -> Result<(), EventSourceError> {
-        let keys = self.store.list(layout::REGISTRY).await.map_err(EventSourceError::Registry)?;
+        let keys = self
+            .store
+            .list(layout::REGISTRY)
+            .await
+            .map_err(EventSourceError::Registry)?;
         let reread = state.round.is_multiple_of(REREAD_ROUNDS);
         state.round += 1;
         for key in keys {
-            let name = key.strip_prefix(layout::REGISTRY).and_then(|name| name.strip_suffix(".json"));
+            let name = key
+                .strip_prefix(layout::REGISTRY)
+                .and_then(|name| name.strip_suffix(".json"));
             if !reread && name.is_some_and(|topic| state.registered.contains_key(topic)) {
                 continue;
             }
-            let body = self.store.get(&key).await.map_err(EventSourceError::Registry)?;
+            let body = self
+                .store
+                .get(&key)
+                .await
+                .map_err(EventSourceError::Registry)?;
             let Some(body) = body else { continue };
             match serde_json::from_slice::<TopicRegistration>(&body) {
                 Ok(found) => {
-                    state.registered.insert(found.topic, found.topic_incarnation);
+                    state
+                        .registered
+                        .insert(found.topic, found.topic_incarnation);
                 }
-                Err(error) => tracing::error!(key, %error, "registration cannot be read and is left out"),
+                Err(error) => {
+                    tracing::error!(key, %error, "registration cannot be read and is left out");
+                }
             }
         }
         Ok(())
@@ -148,7 +167,8 @@ impl Supervisor {
             .running
             .iter()
             .filter(|(id, running)| {
-                of_topic(id) && (running.wanted.incarnation != wanted.incarnation || !sets.contains(&id.1))
+                of_topic(id)
+                    && (running.wanted.incarnation != wanted.incarnation || !sets.contains(&id.1))
             })
             .map(|(id, _)| id.clone())
             .collect();
@@ -190,16 +210,26 @@ impl Supervisor {
         }
     }
 
-    async fn start(&self, state: &mut State, id: PollerId, wanted: Wanted) -> Result<(), EventSourceError> {
+    async fn start(
+        &self,
+        state: &mut State,
+        id: PollerId,
+        wanted: Wanted,
+    ) -> Result<(), EventSourceError> {
         let (topic, partitions) = &id;
         let name = format!("{topic}-{partitions:?}");
         let header_random = SeededRandom::new(self.seed, &format!("header {name}"));
         let renderer = RecordRenderer::new(topic, self.options.header_bytes, header_random);
         let source = KafkaRecords::open(&self.broker, topic, partitions, renderer).await?;
-        let frame =
-            PayloadFrame::new(topic, &self.options.event_source_arn, &self.broker.bootstrap_servers);
-        let progress =
-            partitions.iter().map(|p| (*p, self.metrics.begin_partition(topic, *p))).collect();
+        let frame = PayloadFrame::new(
+            topic,
+            &self.options.event_source_arn,
+            &self.broker.bootstrap_servers,
+        );
+        let progress = partitions
+            .iter()
+            .map(|p| (*p, self.metrics.begin_partition(topic, *p)))
+            .collect();
         let poller = Poller {
             topic: topic.clone(),
             source,

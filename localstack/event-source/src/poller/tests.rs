@@ -31,7 +31,10 @@ impl RecordSource for ScriptedRecords {
     }
 
     fn commit(&mut self, next_offsets: &BTreeMap<i32, i64>) {
-        self.commits.lock().expect("not poisoned").push(next_offsets.clone());
+        self.commits
+            .lock()
+            .expect("not poisoned")
+            .push(next_offsets.clone());
     }
 
     async fn commit_and_wait(&mut self, next_offsets: &BTreeMap<i32, i64>) {
@@ -57,15 +60,24 @@ fn places(payload: &[u8]) -> Vec<(i64, i64)> {
     let event: serde_json::Value = serde_json::from_slice(payload).expect("valid JSON");
     let groups = event["records"].as_object().expect("an object").values();
     let place = |record: &serde_json::Value| {
-        (record["partition"].as_i64().expect("a number"), record["offset"].as_i64().expect("a number"))
+        (
+            record["partition"].as_i64().expect("a number"),
+            record["offset"].as_i64().expect("a number"),
+        )
     };
-    groups.flat_map(|group| group.as_array().expect("an array")).map(place).collect()
+    groups
+        .flat_map(|group| group.as_array().expect("an array"))
+        .map(place)
+        .collect()
 }
 
 #[async_trait]
 impl FunctionInvoker for ScriptedFunction {
     async fn invoke(&self, function: &str, payload: Vec<u8>) -> Result<Vec<u8>, InvokeError> {
-        self.seen.lock().expect("not poisoned").push(places(&payload));
+        self.seen
+            .lock()
+            .expect("not poisoned")
+            .push(places(&payload));
         let answer = self.answers.lock().expect("not poisoned").pop_front();
         match answer.unwrap_or(Answer::Say("{}")) {
             Answer::Say(text) => Ok(text.as_bytes().to_vec()),
@@ -98,17 +110,25 @@ impl Bench {
             seen: Mutex::default(),
         });
         let metrics = Arc::new(Metrics::default());
-        let invoker: Arc<dyn FunctionInvoker> = function.clone();
+        let invoker: Arc<dyn FunctionInvoker> = Arc::<ScriptedFunction>::clone(&function);
         let timeout = Duration::from_secs(60);
         let deliverer = Deliverer::new(invoker, "f", timeout, 8, Arc::clone(&metrics));
-        let progress: BTreeMap<_, _> =
-            [0, 1].into_iter().map(|p| (p, metrics.begin_partition(TOPIC, p))).collect();
+        let progress: BTreeMap<_, _> = [0, 1]
+            .into_iter()
+            .map(|p| (p, metrics.begin_partition(TOPIC, p)))
+            .collect();
         let faults: FaultOptions = faults.parse().expect("valid");
         let poller = Poller {
             topic: TOPIC.to_owned(),
-            source: ScriptedRecords { records, commits: Arc::clone(&commits) },
+            source: ScriptedRecords {
+                records,
+                commits: Arc::clone(&commits),
+            },
             pending: PendingRecords::new(
-                BatchLimits { records_max, payload_bytes_max: 2_000 },
+                BatchLimits {
+                    records_max,
+                    payload_bytes_max: 2_000,
+                },
                 PayloadFrame::new(TOPIC, "arn", "b"),
             ),
             deliverer: Arc::new(deliverer),
@@ -123,18 +143,37 @@ impl Bench {
         };
         let (stop, stopped) = watch::channel(false);
         let task = tokio::spawn(poller.run(stopped));
-        Self { write, function, commits, metrics, progress, stop, task }
+        Self {
+            write,
+            function,
+            commits,
+            metrics,
+            progress,
+            stop,
+            task,
+        }
     }
 
     fn put(&self, partition: i32, offsets: impl IntoIterator<Item = i64>) {
         for offset in offsets {
             let json = format!("{{\"partition\":{partition},\"offset\":{offset}}}");
-            self.write.send(Fetched::Record(RenderedRecord { partition, offset, json })).expect("read");
+            self.write
+                .send(Fetched::Record(RenderedRecord {
+                    partition,
+                    offset,
+                    json,
+                }))
+                .expect("read");
         }
     }
 
     fn end(&self, partition: i32, position: i64) {
-        self.write.send(Fetched::End { partition, position: Some(position) }).expect("read");
+        self.write
+            .send(Fetched::End {
+                partition,
+                position: Some(position),
+            })
+            .expect("read");
     }
 
     /// Lets the poller run on paused time.
@@ -153,7 +192,12 @@ impl Bench {
     async fn finish(self) -> BTreeMap<i32, i64> {
         self.stop.send_replace(true);
         self.task.await.expect("ends");
-        self.commits.lock().expect("not poisoned").last().cloned().unwrap_or_default()
+        self.commits
+            .lock()
+            .expect("not poisoned")
+            .last()
+            .cloned()
+            .unwrap_or_default()
     }
 }
 
@@ -177,7 +221,12 @@ async fn full_batch_goes_at_once_and_the_rest_when_the_window_is_over() {
 
 #[tokio::test(start_paused = true)]
 async fn failed_batch_comes_again_as_it_was_and_nothing_is_committed_before() {
-    let answers = [Answer::Fail, Answer::Say("nonsense"), Answer::Hang, Answer::Say("null")];
+    let answers = [
+        Answer::Fail,
+        Answer::Say("nonsense"),
+        Answer::Hang,
+        Answer::Say("null"),
+    ];
     let bench = Bench::new(10, "", &answers);
     bench.put(0, 0..2);
     bench.pass(501).await;
@@ -195,14 +244,16 @@ async fn failed_batch_comes_again_as_it_was_and_nothing_is_committed_before() {
 
 #[tokio::test(start_paused = true)]
 async fn partial_failure_commits_the_rest_and_brings_back_its_partition() {
-    let partial =
-        r#"{"batchItemFailures":[{"itemIdentifier":{"partition":"t-x-0","offset":5}}]}"#;
+    let partial = r#"{"batchItemFailures":[{"itemIdentifier":{"partition":"t-x-0","offset":5}}]}"#;
     let bench = Bench::new(10, "", &[Answer::Say(partial), Answer::Say(partial)]);
     bench.put(0, [4, 5]);
     bench.put(1, [8]);
     bench.put(0, [6]);
     bench.pass(501).await;
-    assert_eq!((bench.next_offset(0), bench.next_offset(1)), (Some(5), Some(9)));
+    assert_eq!(
+        (bench.next_offset(0), bench.next_offset(1)),
+        (Some(5), Some(9))
+    );
     bench.pass(1_000).await;
     let all = vec![(0, 4), (0, 5), (0, 6), (1, 8)];
     assert_eq!(bench.seen(), [all, of_zero([5, 6]), of_zero([5, 6])]);
@@ -216,7 +267,10 @@ async fn end_of_partition_moves_progress_past_markers_only_when_nothing_waits() 
     bench.put(0, [0]);
     bench.end(0, 2);
     bench.pass(1).await;
-    assert_eq!((bench.next_offset(0), bench.next_offset(1)), (None, Some(3)));
+    assert_eq!(
+        (bench.next_offset(0), bench.next_offset(1)),
+        (None, Some(3))
+    );
     bench.pass(500).await;
     assert_eq!(bench.next_offset(0), Some(2));
     assert_eq!(bench.finish().await, BTreeMap::from([(0, 1)]));
@@ -226,7 +280,14 @@ async fn end_of_partition_moves_progress_past_markers_only_when_nothing_waits() 
 async fn oversize_record_is_dropped_counted_and_passed() {
     let bench = Bench::new(10, "", &[]);
     let json = "x".repeat(3_000);
-    bench.write.send(Fetched::Record(RenderedRecord { partition: 0, offset: 0, json })).expect("read");
+    bench
+        .write
+        .send(Fetched::Record(RenderedRecord {
+            partition: 0,
+            offset: 0,
+            json,
+        }))
+        .expect("read");
     bench.pass(501).await;
     assert_eq!((bench.seen().len(), bench.next_offset(0)), (0, Some(1)));
     assert_eq!(bench.metrics.value(Counter::DroppedOversize, TOPIC), 1);
@@ -257,7 +318,10 @@ async fn faults_add_deliveries_and_lose_none() {
         assert!(bench.metrics.value(Counter::Faults, kind) > 0, "{kind}");
     }
     let cuts = seen.iter().filter(|batch| batch.len() < 5).count();
-    let backward = seen.windows(2).filter(|pair| pair[1][0] < pair[0][0]).count();
+    let backward = seen
+        .windows(2)
+        .filter(|pair| pair[1][0] < pair[0][0])
+        .count();
     assert!(cuts > 0 && backward > 0, "{cuts} {backward}");
     let committed = bench.commits.lock().expect("not poisoned").clone();
     assert!(committed.windows(2).all(|pair| pair[0][&0] < pair[1][&0]));

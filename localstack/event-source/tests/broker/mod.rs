@@ -1,7 +1,6 @@
 //! One broker, several topics: what arrives at the function, and what is committed.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -45,11 +44,21 @@ impl FunctionInvoker for Recorder {
         let mut count = 0;
         {
             let mut seen = self.records.lock().expect("not poisoned");
-            for record in event["records"].as_object().unwrap().values().flat_map(|group| group.as_array().unwrap()) {
+            for record in event["records"]
+                .as_object()
+                .unwrap()
+                .values()
+                .flat_map(|group| group.as_array().unwrap())
+            {
                 let topic = record["topic"].as_str().unwrap().to_owned();
                 let key = record["key"].as_str().unwrap_or_default().to_owned();
-                assert_eq!(record["headers"][0]["firn"][0], 1, "the header's first byte");
-                seen.entry(topic).or_default().push((record["partition"].as_i64().unwrap(), key));
+                assert_eq!(
+                    record["headers"][0]["firn"][0], 1,
+                    "the header's first byte"
+                );
+                seen.entry(topic)
+                    .or_default()
+                    .push((record["partition"].as_i64().unwrap(), key));
                 count += 1;
             }
         }
@@ -77,7 +86,13 @@ struct Place {
 
 impl Place {
     fn run(&self, hangs: bool, arguments: &[&str]) -> Running {
-        let all = ["event-source", "--bootstrap-servers", &self.servers, "--registry-interval-ms", "100"];
+        let all = [
+            "event-source",
+            "--bootstrap-servers",
+            &self.servers,
+            "--registry-interval-ms",
+            "100",
+        ];
         let options = Options::parse_from(all.iter().chain(arguments));
         let recorder = Arc::new(Recorder {
             records: Mutex::default(),
@@ -85,14 +100,20 @@ impl Place {
             hangs,
         });
         let metrics = Arc::new(Metrics::default());
-        let invoker: Arc<dyn FunctionInvoker> = recorder.clone();
+        let invoker: Arc<dyn FunctionInvoker> = Arc::<Recorder>::clone(&recorder);
         let broker = Broker {
             bootstrap_servers: self.servers.clone(),
             isolation: options.isolation,
             group_prefix: options.group_prefix.clone(),
         };
         let topics = KafkaTopics::new(&broker).unwrap();
-        let deliverer = Arc::new(Deliverer::new(invoker, "f", PATIENCE, 8, Arc::clone(&metrics)));
+        let deliverer = Arc::new(Deliverer::new(
+            invoker,
+            "f",
+            PATIENCE,
+            8,
+            Arc::clone(&metrics),
+        ));
         let supervisor = Supervisor {
             options,
             seed: 7,
@@ -104,7 +125,13 @@ impl Place {
         };
         let (stop, stopped) = watch::channel(false);
         let task = tokio::spawn(supervisor.run(Arc::new(Notify::new()), stopped));
-        Running { recorder, metrics, topics, stop, task }
+        Running {
+            recorder,
+            metrics,
+            topics,
+            stop,
+            task,
+        }
     }
 
     async fn register(&self, topic: &str) {
@@ -116,24 +143,42 @@ impl Place {
             lake_database: "lake".to_owned(),
             lake_table: topic.to_owned(),
             topic_incarnation: 1,
-            partition_map: PartitionMap { version: 1, partitions: 2 },
+            partition_map: PartitionMap {
+                version: 1,
+                partitions: 2,
+            },
             freshness_seconds: 2,
         };
         let body = serde_json::to_vec(&registration).unwrap();
-        self.store.put(&layout::registration(topic), body.into()).await.unwrap();
+        self.store
+            .put(&layout::registration(topic), body.into())
+            .await
+            .unwrap();
     }
 
     async fn create(&self, topic: &str, partitions: i32) {
-        let admin: AdminClient<DefaultClientContext> =
-            ClientConfig::new().set("bootstrap.servers", &self.servers).create().unwrap();
+        let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+            .set("bootstrap.servers", &self.servers)
+            .create()
+            .unwrap();
         let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
-        let results = admin.create_topics([&new], &AdminOptions::new()).await.unwrap();
+        let results = admin
+            .create_topics([&new], &AdminOptions::new())
+            .await
+            .unwrap();
         results[0].as_ref().unwrap();
         self.register(topic).await;
     }
 
     /// Writes records `from..to` in one transaction, key = number, partition = number % partitions.
-    fn write(&self, topic: &str, partitions: i32, numbers: std::ops::Range<i32>, value: &[u8], commit: bool) {
+    fn write(
+        &self,
+        topic: &str,
+        partitions: i32,
+        numbers: std::ops::Range<i32>,
+        value: &[u8],
+        commit: bool,
+    ) {
         let producer: ThreadedProducer<_> = ClientConfig::new()
             .set("bootstrap.servers", &self.servers)
             .set("transactional.id", format!("writer-{topic}"))
@@ -146,7 +191,10 @@ impl Place {
         producer.begin_transaction().unwrap();
         for number in numbers {
             let key = number.to_string();
-            let firn = Header { key: "firn", value: Some(&[1_u8, 200][..]) };
+            let firn = Header {
+                key: "firn",
+                value: Some(&[1_u8, 200][..]),
+            };
             let record = BaseRecord::to(topic)
                 .partition(number % partitions)
                 .key(&key)
@@ -171,14 +219,21 @@ impl Place {
         let mut list = TopicPartitionList::new();
         list.add_partition_range(topic, 0, partitions - 1);
         let committed = consumer.committed_offsets(list, PATIENCE).unwrap();
-        committed.elements().iter().map(rdkafka::topic_partition_list::TopicPartitionListElem::offset).collect()
+        committed
+            .elements()
+            .iter()
+            .map(rdkafka::topic_partition_list::TopicPartitionListElem::offset)
+            .collect()
     }
 }
 
 impl Running {
     async fn wait_for(&self, count: usize) {
         let mut seen = self.recorder.count.subscribe();
-        tokio::time::timeout(PATIENCE, seen.wait_for(|seen| *seen >= count)).await.unwrap().unwrap();
+        tokio::time::timeout(PATIENCE, seen.wait_for(|seen| *seen >= count))
+            .await
+            .unwrap()
+            .unwrap();
     }
 
     /// Waits until the broker's ends are reached on every partition.
@@ -191,14 +246,19 @@ impl Running {
                 }
             }
         };
-        tokio::time::timeout(PATIENCE, reached).await.expect("the tail is reached");
+        tokio::time::timeout(PATIENCE, reached)
+            .await
+            .expect("the tail is reached");
     }
 
     /// Keys of a topic's partition in the order of arrival.
     fn keys(&self, topic: &str, partition: i64) -> Vec<i32> {
         let records = self.recorder.records.lock().expect("not poisoned");
         let of_topic = records.get(topic).map(Vec::as_slice).unwrap_or_default();
-        let keys = of_topic.iter().filter(|(p, _)| *p == partition).map(|(_, key)| number(key));
+        let keys = of_topic
+            .iter()
+            .filter(|(p, _)| *p == partition)
+            .map(|(_, key)| number(key));
         keys.collect()
     }
 
@@ -211,24 +271,33 @@ impl Running {
 /// The number in a base64 key.
 fn number(key: &str) -> i32 {
     use base64::Engine;
-    let bytes = base64::engine::general_purpose::STANDARD.decode(key).unwrap();
+    let bytes = base64::engine::general_purpose::STANDARD
+        .decode(key)
+        .unwrap();
     String::from_utf8(bytes).unwrap().parse().unwrap()
 }
 
 fn every(partition: i32, partitions: i32, numbers: std::ops::Range<i32>) -> Vec<i32> {
-    numbers.filter(|number| number % partitions == partition).collect()
+    numbers
+        .filter(|number| number % partitions == partition)
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn real_broker_gives_each_record_in_order_at_both_levels_and_across_crashes() {
     let folder = tempfile::tempdir().unwrap();
-    let Some(mut broker) = KafkaBroker::start(folder.path()).await.unwrap() else { return };
+    let Some(mut broker) = KafkaBroker::start(folder.path()).await.unwrap() else {
+        return;
+    };
     let store = FolderStore::new(&folder.path().join("bucket"));
-    let place = Place { servers: broker.bootstrap_servers(), store: Arc::new(store) };
+    let place = Place {
+        servers: broker.bootstrap_servers(),
+        store: Arc::new(store),
+    };
     both_isolation_levels(&place).await;
     crash_before_the_commit(&place).await;
     merged_partitions_and_a_large_record(&place).await;
-    broker_crash(&place, &mut broker, folder.path()).await;
+    broker_crash(&place, &mut broker).await;
     throughput(&place).await;
 }
 
@@ -249,12 +318,20 @@ async fn both_isolation_levels(place: &Place) {
     }
     run.finish().await;
     // 5 records, 1 marker; 5 aborted, 1 marker; 5 records: the offset after the last record taken.
-    assert_eq!(place.committed("levels", 2), [Offset::Offset(17), Offset::Offset(17)]);
+    assert_eq!(
+        place.committed("levels", 2),
+        [Offset::Offset(17), Offset::Offset(17)]
+    );
     let again = place.run(false, &[]);
     again.wait_for_tail().await;
     assert!(again.keys("levels", 0).is_empty());
     again.finish().await;
-    let uncommitted = ["--isolation", "read_uncommitted", "--group-prefix", "other-"];
+    let uncommitted = [
+        "--isolation",
+        "read_uncommitted",
+        "--group-prefix",
+        "other-",
+    ];
     let run = place.run(false, &uncommitted);
     run.wait_for(34).await;
     run.wait_for_tail().await;
@@ -293,13 +370,13 @@ async fn merged_partitions_and_a_large_record(place: &Place) {
 }
 
 /// The broker dies and comes back: reading goes on, and topics that appear meanwhile are found.
-async fn broker_crash(place: &Place, broker: &mut KafkaBroker, folder: &Path) {
+async fn broker_crash(place: &Place, broker: &mut KafkaBroker) {
     place.create("outage", 1).await;
     place.write("outage", 1, 0..10, b"x", true);
     let run = place.run(false, &["--window-ms", "10"]);
     run.wait_for(10).await;
     broker.kill().unwrap();
-    broker.restart().await.unwrap_or_else(|error| panic!("{error}: {}", folder.display()));
+    broker.restart().await.unwrap();
     place.write("outage", 1, 10..20, b"x", true);
     place.create("later", 1).await;
     place.write("later", 1, 0..5, b"x", true);
