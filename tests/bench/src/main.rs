@@ -1,3 +1,33 @@
-//! bench: being built.
+//! What firn costs, measured: `bench <what>` prints numbers for docs/PERFORMANCE.md.
+//!
+//! Measures CPU time, not wall time, so that a busy machine changes little.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a tool for developers: it stops at the first surprise"
+)]
 
-fn main() {}
+mod cpu;
+mod ingest;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(about = "Measures what firn costs")]
+struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// From a Lambda event of Kafka records to the bytes of a Parquet file, in process, on one thread.
+    Ingest(ingest::Options),
+}
+
+fn main() -> std::io::Result<()> {
+    match Arguments::parse().what {
+        What::Ingest(options) => ingest::run(&options, &mut std::io::stdout().lock()),
+    }
+}
