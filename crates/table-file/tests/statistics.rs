@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 
-use iceberg::spec::{Datum, PrimitiveType, Schema, TableCreation, TableMetadataBuilder};
+use iceberg::TableCreation;
+use iceberg::spec::{Datum, PrimitiveType, Schema, TableMetadataBuilder};
 use parquet::arrow::PARQUET_FIELD_ID_META_KEY;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::LogicalType;
