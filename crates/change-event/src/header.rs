@@ -81,7 +81,7 @@ pub struct RecordHeader {
 }
 
 /// A header that cannot be read.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 pub enum HeaderError {
     /// Written by a newer firn, or not by firn.
     #[error("header of unknown format")]

@@ -30,7 +30,8 @@ impl PartitionMap {
 }
 
 /// FNV-1a: stable by definition, and its constants are its specification (Fowler, Noll, Vo).
-fn fnv1a_64(bytes: &[u8]) -> u64 {
+#[must_use]
+pub fn fnv1a_64(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })

@@ -81,7 +81,7 @@ const LANE_COPY: u8 = 0;
 const LANE_STREAM: u8 = 1;
 
 /// Bytes or text that are no position.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 pub enum PositionError {
     /// Not `hex/hex`.
     #[error("malformed log sequence number {text:?}")]

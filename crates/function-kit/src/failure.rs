@@ -2,7 +2,15 @@
 
 use std::error::Error;
 
+use change_event::Disposition;
 use lambda_runtime::Diagnostic;
+
+/// Type of a failure that comes again until a person has looked.
+pub const HALTED: &str = "Halted";
+/// Type of a failure of an event that no firn function takes.
+pub const INVALID_EVENT: &str = "InvalidEvent";
+/// Type of a failure of a topic that no agent announced, or a schema version that none published.
+pub const UNKNOWN_SUBJECT: &str = "UnknownSubject";
 
 /// A failed invocation: a stable type for alarms, and words for a person.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -24,6 +32,12 @@ impl Failure {
         }
     }
 
+    /// A failure whose type says what may be done about it.
+    #[must_use]
+    pub fn with_disposition(disposition: Disposition, error: &(dyn Error + 'static)) -> Self {
+        Self::of(error_type(disposition), error)
+    }
+
     /// A failure from an error, with the chain of its causes.
     #[must_use]
     pub fn of(error_type: &'static str, error: &(dyn Error + 'static)) -> Self {
@@ -40,6 +54,18 @@ impl From<Failure> for Diagnostic {
             error_type: failure.error_type.to_owned(),
             error_message: failure.message,
         }
+    }
+}
+
+/// The stable name of a disposition, for callers and alarms.
+#[must_use]
+pub const fn error_type(disposition: Disposition) -> &'static str {
+    match disposition {
+        Disposition::Retry => "Unavailable",
+        Disposition::Refresh => "RaceLost",
+        Disposition::Verify => "OutcomeUnknown",
+        Disposition::Quarantine => "BadRecord",
+        Disposition::Halt => HALTED,
     }
 }
 

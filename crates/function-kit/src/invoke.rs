@@ -48,12 +48,17 @@ pub enum InvokeError {
     },
 }
 
+fn is_halted(error_type: &str) -> bool {
+    error_type == crate::failure::HALTED || error_type == crate::failure::UNKNOWN_SUBJECT
+}
+
 impl InvokeError {
     /// What may be done.
     #[must_use]
     #[deny(clippy::wildcard_enum_match_arm)]
-    pub const fn disposition(&self) -> Disposition {
+    pub fn disposition(&self) -> Disposition {
         match self {
+            Self::Failed { error_type, .. } if is_halted(error_type) => Disposition::Halt,
             // Which refusal it was (throttled, no such function, no permission) is for the alarm; a batch that comes again is
             // right for the first and harmless for the others.
             Self::Failed { .. } | Self::Refused { .. } => Disposition::Retry,

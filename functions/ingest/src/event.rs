@@ -45,7 +45,10 @@ pub enum EventError {
 impl From<serde_json::Error> for EventError {
     /// The source's own text may quote the payload, so only its place is kept.
     fn from(error: serde_json::Error) -> Self {
-        Self::Malformed { line: error.line(), column: error.column() }
+        Self::Malformed {
+            line: error.line(),
+            column: error.column(),
+        }
     }
 }
 
@@ -134,7 +137,10 @@ fn place_of(text: &str) -> BadRecord<'static> {
     let value: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
     let number = |member| value.get(member).and_then(serde_json::Value::as_i64);
     BadRecord {
-        topic: value.get("topic").and_then(|topic| topic.as_str()).map(|t| Cow::Owned(t.to_owned())),
+        topic: value
+            .get("topic")
+            .and_then(|topic| topic.as_str())
+            .map(|t| Cow::Owned(t.to_owned())),
         partition: number("partition"),
         offset: number("offset"),
         error: RecordError::Malformed,
@@ -160,7 +166,10 @@ impl<'a, R> Event<'a, R> {
         }
         let group = |(name, records): (Cow<'a, str>, Vec<R>)| {
             let records: Vec<_> = records.into_iter().map(&read).collect();
-            RecordGroup { name, records: decode_group(records) }
+            RecordGroup {
+                name,
+                records: decode_group(records),
+            }
         };
         Ok(self.records.0.into_iter().map(group).collect())
     }
@@ -314,9 +323,17 @@ impl<'de> Deserialize<'de> for HeaderBytes {
 fn decode_group<'a>(
     records: Vec<Result<RecordText<'a>, BadRecord<'a>>>,
 ) -> Vec<Result<RawRecord<'a>, BadRecord<'a>>> {
-    let length = |text: &Option<Name<'_>>| text.as_ref().map_or(0, |Name(text)| text.len() / 4 * 3 + 3);
-    let capacity = records.iter().flatten().map(|r| length(&r.key) + length(&r.value)).sum();
-    let mut arena = Arena { buffer: vec![0; capacity], used: 0 };
+    let length =
+        |text: &Option<Name<'_>>| text.as_ref().map_or(0, |Name(text)| text.len() / 4 * 3 + 3);
+    let capacity = records
+        .iter()
+        .flatten()
+        .map(|r| length(&r.key) + length(&r.value))
+        .sum();
+    let mut arena = Arena {
+        buffer: vec![0; capacity],
+        used: 0,
+    };
     let placed: Vec<_> = records
         .into_iter()
         .map(|record| {
@@ -327,7 +344,10 @@ fn decode_group<'a>(
         })
         .collect();
     let bytes = Bytes::from(arena.buffer);
-    placed.into_iter().map(|placed| checked(placed?, &bytes)).collect()
+    placed
+        .into_iter()
+        .map(|placed| checked(placed?, &bytes))
+        .collect()
 }
 
 type Place = Result<Option<(usize, usize)>, RecordError>;
@@ -339,7 +359,9 @@ struct Arena {
 
 impl Arena {
     fn place(&mut self, text: Option<&Name<'_>>, member: &'static str) -> Place {
-        let Some(Name(text)) = text else { return Ok(None) };
+        let Some(Name(text)) = text else {
+            return Ok(None);
+        };
         let start = self.used;
         let rest = self.buffer.get_mut(start..).unwrap_or_default();
         let length = STANDARD
@@ -354,7 +376,13 @@ fn checked<'a>(
     (record, key, value): (RecordText<'a>, Place, Place),
     bytes: &Bytes,
 ) -> Result<RawRecord<'a>, BadRecord<'a>> {
-    let RecordText { topic, partition, offset, headers, .. } = record;
+    let RecordText {
+        topic,
+        partition,
+        offset,
+        headers,
+        ..
+    } = record;
     let header = match headers {
         None | Some(Headers::None) => Ok(None),
         Some(Headers::Bytes(bytes)) => Ok(Some(bytes)),
@@ -363,7 +391,9 @@ fn checked<'a>(
     let slice = |place: Option<(usize, usize)>| place.map(|(start, end)| bytes.slice(start..end));
     let parts = || -> Result<_, RecordError> {
         // Kafka's partitions are signed 32-bit numbers.
-        let number = i32::try_from(partition).ok().and_then(|number| u32::try_from(number).ok());
+        let number = i32::try_from(partition)
+            .ok()
+            .and_then(|number| u32::try_from(number).ok());
         let number = number.ok_or(RecordError::Partition)?;
         if offset < 0 {
             return Err(RecordError::Offset);
@@ -371,9 +401,14 @@ fn checked<'a>(
         Ok((number, slice(key?), slice(value?), header?))
     };
     match parts() {
-        Ok((partition, key, value, header)) => {
-            Ok(RawRecord { topic, partition, offset, key, value, header })
-        }
+        Ok((partition, key, value, header)) => Ok(RawRecord {
+            topic,
+            partition,
+            offset,
+            key,
+            value,
+            header,
+        }),
         Err(error) => Err(BadRecord {
             topic: Some(topic),
             partition: Some(partition),

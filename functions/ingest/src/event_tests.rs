@@ -20,7 +20,9 @@ fn record(payload: &str) -> Result<RawRecord<'_>, BadRecord<'_>> {
 }
 
 fn error(members: &str) -> RecordError {
-    record(&one(&format!(r#"{{"topic":"t",{members}}}"#))).expect_err("bad").error
+    record(&one(&format!(r#"{{"topic":"t",{members}}}"#)))
+        .expect_err("bad")
+        .error
 }
 
 #[test]
@@ -31,7 +33,10 @@ fn whole_record_reads() {
     );
     let record = record(&payload).expect("good");
     assert!(matches!(record.topic, Cow::Borrowed("shop.public.a-2db")));
-    assert_eq!((record.partition, record.offset), (3, 9_007_199_254_740_993));
+    assert_eq!(
+        (record.partition, record.offset),
+        (3, 9_007_199_254_740_993)
+    );
     assert_eq!(record.key.as_deref(), Some(&b"{\"id\":1}"[..]));
     assert_eq!(record.value.as_deref(), Some(&b"hi"[..]));
     assert_eq!(record.header, Some(vec![1, 255, 200, 0, 127]));
@@ -47,7 +52,10 @@ fn what_may_be_missing_may_be_missing() {
     ] {
         let payload = one(record_text);
         let record = record(&payload).expect("good");
-        assert_eq!((record.key, record.value, record.header), (None, None, None));
+        assert_eq!(
+            (record.key, record.value, record.header),
+            (None, None, None)
+        );
     }
     let payload = one(r#"{"topic":"t","partition":0,"offset":0,"key":"","value":""}"#);
     let record = record(&payload).expect("good");
@@ -68,44 +76,88 @@ fn group_names_are_left_whole_and_in_order() {
 fn escaped_base64_and_names_read() {
     let payload = one(r#"{"topic":"t\u002d","partition":0,"offset":0,"value":"\/\/8="}"#);
     let record = record(&payload).expect("good");
-    assert_eq!((&*record.topic, record.value.as_deref()), ("t-", Some(&[0xFF, 0xFF][..])));
+    assert_eq!(
+        (&*record.topic, record.value.as_deref()),
+        ("t-", Some(&[0xFF, 0xFF][..]))
+    );
 }
 
 #[test]
 fn bad_record_says_why() {
-    assert_eq!(error(r#""partition":-1,"offset":0"#), RecordError::Partition);
-    assert_eq!(error(r#""partition":2147483648,"offset":0"#), RecordError::Partition);
+    assert_eq!(
+        error(r#""partition":-1,"offset":0"#),
+        RecordError::Partition
+    );
+    assert_eq!(
+        error(r#""partition":2147483648,"offset":0"#),
+        RecordError::Partition
+    );
     assert_eq!(error(r#""partition":0,"offset":-1"#), RecordError::Offset);
     let base64 = |member| RecordError::Base64 { member };
-    assert_eq!(error(r#""partition":0,"offset":0,"value":"a""#), base64("value"));
-    assert_eq!(error(r#""partition":0,"offset":0,"value":"aGk""#), base64("value"));
-    assert_eq!(error(r#""partition":0,"offset":0,"key":"a*b=""#), base64("key"));
+    assert_eq!(
+        error(r#""partition":0,"offset":0,"value":"a""#),
+        base64("value")
+    );
+    assert_eq!(
+        error(r#""partition":0,"offset":0,"value":"aGk""#),
+        base64("value")
+    );
+    assert_eq!(
+        error(r#""partition":0,"offset":0,"key":"a*b=""#),
+        base64("key")
+    );
     let header = |text: &str| error(&format!(r#""partition":0,"offset":0,"headers":{text}"#));
     assert_eq!(header(r#"[{"firn":[256]}]"#), RecordError::HeaderByte);
     assert_eq!(header(r#"[{"firn":[-129]}]"#), RecordError::HeaderByte);
-    assert_eq!(header(r#"[{"firn":[1]},{"firn":[1]}]"#), RecordError::HeaderTwice);
-    assert_eq!(header(r#"[{"firn":[1],"firn":[1]}]"#), RecordError::HeaderTwice);
+    assert_eq!(
+        header(r#"[{"firn":[1]},{"firn":[1]}]"#),
+        RecordError::HeaderTwice
+    );
+    assert_eq!(
+        header(r#"[{"firn":[1],"firn":[1]}]"#),
+        RecordError::HeaderTwice
+    );
     assert_eq!(header(r#"[{"firn":"AQ=="}]"#), RecordError::Malformed);
     assert_eq!(header(r#"[{"firn":[1.5]}]"#), RecordError::Malformed);
     assert_eq!(header("5"), RecordError::Malformed);
-    assert_eq!(error(r#""partition":"0","offset":0"#), RecordError::Malformed);
+    assert_eq!(
+        error(r#""partition":"0","offset":0"#),
+        RecordError::Malformed
+    );
     assert_eq!(error(r#""partition":0"#), RecordError::Malformed);
-    assert_eq!(error(r#""partition":0,"offset":1e30"#), RecordError::Malformed);
-    assert_eq!(error(r#""partition":0,"offset":99999999999999999999"#), RecordError::Malformed);
-    assert_eq!(error(r#""partition":0,"offset":0,"value":5"#), RecordError::Malformed);
+    assert_eq!(
+        error(r#""partition":0,"offset":1e30"#),
+        RecordError::Malformed
+    );
+    assert_eq!(
+        error(r#""partition":0,"offset":99999999999999999999"#),
+        RecordError::Malformed
+    );
+    assert_eq!(
+        error(r#""partition":0,"offset":0,"value":5"#),
+        RecordError::Malformed
+    );
 }
 
 #[test]
 fn one_bad_record_leaves_the_others_and_its_own_place() {
-    let good = |offset: i64| format!(r#"{{"topic":"t","partition":0,"offset":{offset},"value":"aGk="}}"#);
+    let good =
+        |offset: i64| format!(r#"{{"topic":"t","partition":0,"offset":{offset},"value":"aGk="}}"#);
     let bad = r#"{"topic":"t","partition":0,"offset":1,"value":{"a":1}}"#;
-    let payload = event(&format!(r#""t-0":[{},{bad},{},null,"x"]"#, good(0), good(2)));
+    let payload = event(&format!(
+        r#""t-0":[{},{bad},{},null,"x"]"#,
+        good(0),
+        good(2)
+    ));
     let groups = decode(payload.as_bytes()).expect("an event");
     let records = &groups[0].records;
     assert_eq!(records.len(), 5);
     for (at, offset) in [(0, 0), (2, 2)] {
         let record = records[at].as_ref().expect("good");
-        assert_eq!((record.offset, record.value.as_deref()), (offset, Some(&b"hi"[..])));
+        assert_eq!(
+            (record.offset, record.value.as_deref()),
+            (offset, Some(&b"hi"[..]))
+        );
     }
     let place = BadRecord {
         topic: Some("t".into()),
@@ -114,16 +166,29 @@ fn one_bad_record_leaves_the_others_and_its_own_place() {
         error: RecordError::Malformed,
     };
     assert_eq!(records[1], Err(place));
-    let nowhere =
-        BadRecord { topic: None, partition: None, offset: None, error: RecordError::Malformed };
+    let nowhere = BadRecord {
+        topic: None,
+        partition: None,
+        offset: None,
+        error: RecordError::Malformed,
+    };
     assert_eq!(records[3], Err(nowhere.clone()));
     assert_eq!(records[4], Err(nowhere));
 }
 
 #[test]
 fn what_is_no_kafka_event_is_refused_whole() {
-    for text in ["", "[]", r#"{"nope":1}"#, r#"{"eventSource":"aws:kafka"}"#, &event(r#""t-0":{}"#)] {
-        assert!(matches!(decode(text.as_bytes()), Err(EventError::Malformed { .. })), "{text}");
+    for text in [
+        "",
+        "[]",
+        r#"{"nope":1}"#,
+        r#"{"eventSource":"aws:kafka"}"#,
+        &event(r#""t-0":{}"#),
+    ] {
+        assert!(
+            matches!(decode(text.as_bytes()), Err(EventError::Malformed { .. })),
+            "{text}"
+        );
     }
     let other = event("").replace("aws:kafka", "aws:sqs");
     assert_eq!(decode(other.as_bytes()), Err(EventError::WrongSource));

@@ -1,0 +1,35 @@
+//! Settings of the function, from its environment.
+
+use function_kit::{ConfigError, Environment};
+
+/// Tables combined at a time: a combine mostly waits for answers.
+const CONCURRENCY: usize = 8;
+
+/// Settings of the function.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// `FIRN_BUCKET`: the deployment's bucket.
+    pub bucket: String,
+    /// `FIRN_S3_PATH_STYLE`: for stand-ins of S3 without a host name per bucket.
+    pub s3_path_style: bool,
+    /// `FIRN_DDL_FUNCTION`: name of functions/ddl.
+    pub ddl_function: String,
+    /// `FIRN_CONCURRENCY`: tables combined at a time (1 to 64, 8): more is faster and takes more memory.
+    pub concurrency: usize,
+}
+
+impl Config {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every problem.
+    pub fn from_environment(mut environment: Environment) -> Result<Self, ConfigError> {
+        let config = Self {
+            bucket: environment.required("FIRN_BUCKET"),
+            s3_path_style: environment.flag("FIRN_S3_PATH_STYLE"),
+            ddl_function: environment.required("FIRN_DDL_FUNCTION"),
+            concurrency: environment.number("FIRN_CONCURRENCY", CONCURRENCY, 1, 64),
+        };
+        environment.finish(config)
+    }
+}

@@ -1,0 +1,484 @@
+//! Stages the batch of one partition: judge, write Parquet, win the slot.
+//!
+//! Flow: records -> [`crate::slice`] -> [`crate::rows`] -> data files -> **slot of the chain** -> acknowledged.
+//!
+//! # Invariants
+//! - A batch is acknowledged up to the first record that failed; everything before it is in won slots or in quarantine.
+//! - What lies before a failing record is staged first, so that a batch which fails for ever still moves as far as it can.
+//! - A tail is forgotten whenever something failed: the next try walks the chain anew.
+//!
+//! Cost, warm: one PUT for each data file, one for the slot, no GET.
+
+use bytes::Bytes;
+use change_event::envelope::Reference;
+use change_event::{RecordHeader, RecordKind};
+use futures_util::future::try_join_all;
+use object_io::failpoint;
+use table_commit::{Chain, Frontier, Intent, LoadedTable, SlotOutcome};
+use table_file::{EncodedFile, StagedFile};
+
+use crate::error::{Reason, StageError};
+use crate::failpoint::{AFTER_PARQUET_PUT, AFTER_SLOT_WON, BEFORE_SLOT_PUT};
+use crate::ports::Ports;
+use crate::quarantine::set_aside;
+use crate::record::{PartitionBatch, Record};
+use crate::rows::{Documents, Row, Staged, rows_to_files};
+use crate::slice::{Found, Slice, Stop, slice};
+use crate::topic::{Need, Tail, Topic};
+
+/// Slots lost to other writers, and records cut off, before a batch is left to come again.
+const TRIES_MAX: u32 = 100;
+
+/// Slots read in one step of a walk.
+const WALK_STEP: usize = 1_000;
+
+/// When nothing was committed for this long, nothing more is taken (slots are kept for a day at least).
+const OVERDUE_HOURS: i64 = 12;
+
+/// Envelopes by reference lie here; nothing else is followed.
+const REFERENCE_FOLDER: &str = "control/reference/";
+
+/// What happened to a batch, for the metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) records: u64,
+    pub(crate) rows: u64,
+    pub(crate) duplicates: u64,
+    pub(crate) quarantined: u64,
+    pub(crate) intents: u64,
+    pub(crate) staged_bytes: u64,
+}
+
+/// The offset from which a batch must come again, and why.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    pub(crate) offset: i64,
+    pub(crate) error: StageError,
+}
+
+/// Stages one batch.
+#[derive(Debug)]
+pub(crate) struct Stager<'a> {
+    pub(crate) ports: &'a Ports,
+    pub(crate) topic: &'a Topic,
+    pub(crate) batch: &'a PartitionBatch,
+}
+
+/// Rows of a slice that are ready, or the first record that is not.
+enum Ready {
+    All(
+        Vec<(usize, RecordHeader, Bytes)>,
+        Documents,
+        Vec<(usize, Reason)>,
+    ),
+    Until {
+        index: usize,
+        error: StageError,
+    },
+}
+
+impl Stager<'_> {
+    /// Stages the batch as far as it goes, and keeps the chain's tail warm.
+    ///
+    /// # Errors
+    /// [`Failed`], from the first record that is not staged.
+    pub(crate) async fn run(&self, counts: &mut Counts) -> Result<(), Failed> {
+        let partition = self.batch.partition;
+        let ended = self.stage(counts).await;
+        match &ended {
+            Ok(Some(tail)) => self.topic.keep_tail(partition, *tail),
+            Ok(None) | Err(_) => self.topic.forget_tail(partition),
+        }
+        ended.map(|_tail| ())
+    }
+
+    async fn stage(&self, counts: &mut Counts) -> Result<Option<Tail>, Failed> {
+        let mut records = &self.batch.records[..];
+        let Some(first) = records.first() else {
+            return Ok(None);
+        };
+        let at_first = |error| Failed {
+            offset: first.offset,
+            error,
+        };
+        let Some(schema_version) = records.iter().find_map(schema_version) else {
+            // Nothing that an agent wrote: no table is needed to say so.
+            for record in records {
+                if let Found::Poison(reason) = &record.found {
+                    self.set_aside(record, reason, counts)
+                        .await
+                        .map_err(at_first)?;
+                }
+            }
+            return Ok(None);
+        };
+        let need = Need {
+            partition: self.batch.partition,
+            schema_version,
+        };
+        let mut table = self.topic.table(self.ports, need).await.map_err(at_first)?;
+        let chain = table.chain(self.batch.partition);
+        let mut tail = self.tail(&table, &chain).await.map_err(at_first)?;
+        let mut failed = None;
+        for _ in 0..TRIES_MAX {
+            let Some(from) = records.first() else { break };
+            let at_start = |error| Failed {
+                offset: from.offset,
+                error,
+            };
+            let slice = slice(
+                &tail.frontier,
+                records.iter().map(|record| (record.offset, &record.found)),
+            );
+            let (rows, documents, poison) =
+                match self.ready(records, &slice).await.map_err(at_start)? {
+                    Ready::All(rows, documents, poison) => (rows, documents, poison),
+                    Ready::Until { index, error } => {
+                        let offset = records
+                            .get(index)
+                            .map_or(from.offset, |record| record.offset);
+                        records = records.get(..index).unwrap_or_default();
+                        failed = Some(Failed { offset, error });
+                        continue;
+                    }
+                };
+            if let Some(newest) = documents.keys().max().copied()
+                && newest > table.state.schema_version
+            {
+                let need = Need {
+                    schema_version: newest,
+                    ..need
+                };
+                table = self.topic.table(self.ports, need).await.map_err(at_start)?;
+            }
+            let staged = encode(&rows, &documents, &table).map_err(at_start)?;
+            let won = self
+                .win(
+                    records,
+                    &table,
+                    &chain,
+                    &mut tail,
+                    &slice,
+                    (staged, poison),
+                    counts,
+                )
+                .await
+                .map_err(at_start)?;
+            if !won {
+                continue;
+            }
+            match slice.stop {
+                Stop::End => return failed.map_or(Ok(Some(tail)), Err),
+                Stop::Gap { index, gap } => {
+                    let offset = records
+                        .get(index)
+                        .map_or(from.offset, |record| record.offset);
+                    return Err(Failed {
+                        offset,
+                        error: StageError::Gap(gap),
+                    });
+                }
+                Stop::TopicReplaced { index } => {
+                    let offset = records
+                        .get(index)
+                        .map_or(from.offset, |record| record.offset);
+                    return Err(Failed {
+                        offset,
+                        error: StageError::TopicReplaced { offset },
+                    });
+                }
+                Stop::NewIncarnation { index, incarnation } => {
+                    records = records.get(index..).unwrap_or_default();
+                    self.close(&chain, &mut tail, incarnation)
+                        .await
+                        .map_err(at_start)?;
+                }
+            }
+        }
+        match (failed, records.first()) {
+            (Some(failed), None) => Err(failed),
+            (None, None) => Ok(Some(tail)),
+            (_, Some(record)) => {
+                let error = StageError::SlotsLost { tries: TRIES_MAX };
+                Err(Failed {
+                    offset: record.offset,
+                    error,
+                })
+            }
+        }
+    }
+
+    /// The end of the chain: as it was seen last, or by walking from the committed frontier.
+    async fn tail(&self, table: &LoadedTable, chain: &Chain) -> Result<Tail, StageError> {
+        let now_ms = self.ports.clock.now_ms();
+        let partition = self.batch.partition;
+        if let Some(tail) = self.topic.tail(partition, now_ms) {
+            return Ok(tail);
+        }
+        let mut frontier = *table
+            .frontier(partition)
+            .ok_or(StageError::NotRegistered { partition })?;
+        let mut oldest_ms = None;
+        loop {
+            let seen_ms = self.ports.clock.now_ms();
+            let walk = chain
+                .walk(self.ports.store.as_ref(), &frontier, WALK_STEP)
+                .await?;
+            oldest_ms = oldest_ms.or(walk.intents.first().map(|intent| intent.created_ms));
+            frontier = walk.tail;
+            let hours = oldest_ms.map_or(0, |oldest_ms| (now_ms - oldest_ms) / 3_600_000);
+            if hours >= OVERDUE_HOURS {
+                return Err(StageError::CommitOverdue { hours });
+            }
+            if walk.at_end {
+                return Ok(Tail { frontier, seen_ms });
+            }
+        }
+    }
+
+    /// Collects values and documents of a slice's rows, up to the first that is not to be had.
+    async fn ready(&self, records: &[Record], slice: &Slice) -> Result<Ready, StageError> {
+        let mut rows = Vec::with_capacity(slice.rows.len());
+        let mut documents = Documents::new();
+        let mut poison = Vec::new();
+        for (index, header) in &slice.rows {
+            let (index, header) = (*index, *header);
+            let Some(record) = records.get(index) else {
+                continue;
+            };
+            // A tombstone with a header: its number counts, there is no row.
+            let Some(value) = record.value.clone() else {
+                continue;
+            };
+            let offset = record.offset;
+            let needs_document = header.kind != RecordKind::CopyAnnouncement;
+            if needs_document && !documents.contains_key(&header.schema_version) {
+                let version = header.schema_version;
+                let Some(document) = self.topic.document(self.ports, version).await? else {
+                    return Ok(Ready::Until {
+                        index,
+                        error: StageError::NoDocument { version, offset },
+                    });
+                };
+                documents.insert(version, document);
+            }
+            let value = match header.kind {
+                RecordKind::Change | RecordKind::CopyAnnouncement | RecordKind::Marker => value,
+                RecordKind::Reference => match reference_key(&value) {
+                    Err(reason) => {
+                        poison.push((index, reason));
+                        continue;
+                    }
+                    Ok(key) => match self.ports.store.get(&key).await? {
+                        Some(envelope) => envelope,
+                        None => {
+                            return Ok(Ready::Until {
+                                index,
+                                error: StageError::NoObject { key, offset },
+                            });
+                        }
+                    },
+                },
+            };
+            rows.push((index, header, value));
+        }
+        Ok(Ready::All(rows, documents, poison))
+    }
+
+    /// Stores what is staged and races for the slot. Gives false if another writer was first: the tail is moved behind it.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one step of `stage`, which owns all of them"
+    )]
+    async fn win(
+        &self,
+        records: &[Record],
+        table: &LoadedTable,
+        chain: &Chain,
+        tail: &mut Tail,
+        slice: &Slice,
+        (staged, mut poison): (Staged, Vec<(usize, Reason)>),
+        counts: &mut Counts,
+    ) -> Result<bool, StageError> {
+        let row_count = staged.row_count;
+        poison.extend(staged.poison);
+        for index in &slice.poison {
+            if let Some(Found::Poison(reason)) = records.get(*index).map(|record| &record.found) {
+                poison.push((*index, reason.clone()));
+            }
+        }
+        let stored = self.store_files(table, staged.encoded).await?;
+        for (index, reason) in &poison {
+            if let Some(record) = records.get(*index) {
+                self.set_aside(record, reason, counts).await?;
+            }
+        }
+        if tail.frontier.needs_slot(&slice.after) {
+            failpoint::hit(BEFORE_SLOT_PUT);
+            let staged_bytes: u64 = stored.iter().map(|file| file.size_bytes).sum();
+            let files = stored.iter().cloned().chain(staged.announced).collect();
+            if !self.race(chain, tail, &slice.after, files).await? {
+                self.remove_files(&stored).await;
+                return Ok(false);
+            }
+            counts.intents += 1;
+            counts.staged_bytes += staged_bytes;
+        }
+        counts.rows += row_count;
+        counts.duplicates += slice.duplicate_count;
+        Ok(true)
+    }
+
+    async fn race(
+        &self,
+        chain: &Chain,
+        tail: &mut Tail,
+        after: &Frontier,
+        files: Vec<StagedFile>,
+    ) -> Result<bool, StageError> {
+        let now_ms = self.ports.clock.now_ms();
+        let intent = Intent::new(
+            self.ports.ids.next_id(),
+            &tail.frontier,
+            after,
+            files,
+            now_ms,
+        );
+        match chain
+            .win(self.ports.store.as_ref(), &tail.frontier, &intent)
+            .await?
+        {
+            SlotOutcome::Won => {
+                failpoint::hit(AFTER_SLOT_WON);
+                *tail = Tail {
+                    frontier: *after,
+                    seen_ms: now_ms,
+                };
+                Ok(true)
+            }
+            SlotOutcome::Taken(other) => {
+                *tail = Tail {
+                    frontier: other.after,
+                    seen_ms: now_ms,
+                };
+                Ok(false)
+            }
+        }
+    }
+
+    /// Ends the chain of the old topic incarnation. Whoever was first moved the chain, to its end or a step on.
+    async fn close(
+        &self,
+        chain: &Chain,
+        tail: &mut Tail,
+        incarnation: u32,
+    ) -> Result<(), StageError> {
+        let now_ms = self.ports.clock.now_ms();
+        let closing = Intent::closing(
+            self.ports.ids.next_id(),
+            &tail.frontier,
+            incarnation,
+            now_ms,
+        );
+        let frontier = match chain
+            .win(self.ports.store.as_ref(), &tail.frontier, &closing)
+            .await?
+        {
+            SlotOutcome::Won => closing.after,
+            SlotOutcome::Taken(other) => other.after,
+        };
+        *tail = Tail {
+            frontier,
+            seen_ms: now_ms,
+        };
+        Ok(())
+    }
+
+    async fn store_files(
+        &self,
+        table: &LoadedTable,
+        encoded: Vec<EncodedFile>,
+    ) -> Result<Vec<StagedFile>, StageError> {
+        let folder = table.data_location();
+        let prefix = self.ports.store.uri_prefix();
+        try_join_all(
+            encoded
+                .into_iter()
+                .map(|EncodedFile { bytes, mut staged }| {
+                    staged.path = format!("{folder}/{}.parquet", self.ports.ids.next_id());
+                    async move {
+                        let key = staged.path.strip_prefix(prefix).unwrap_or(&staged.path);
+                        self.ports.store.put(key, bytes).await?;
+                        failpoint::hit(AFTER_PARQUET_PUT);
+                        Ok(staged)
+                    }
+                }),
+        )
+        .await
+    }
+
+    /// Best effort: files that nothing names are found by maintenance, too.
+    async fn remove_files(&self, files: &[StagedFile]) {
+        let prefix = self.ports.store.uri_prefix();
+        for file in files {
+            let key = file.path.strip_prefix(prefix).unwrap_or(&file.path);
+            if let Err(error) = self.ports.store.delete(key).await {
+                tracing::debug!(key, %error, "file of a lost slot stays");
+            }
+        }
+    }
+
+    async fn set_aside(
+        &self,
+        record: &Record,
+        reason: &Reason,
+        counts: &mut Counts,
+    ) -> Result<(), StageError> {
+        set_aside(
+            self.ports,
+            Some(&self.topic.registration),
+            self.batch,
+            record,
+            reason,
+        )
+        .await?;
+        counts.quarantined += 1;
+        Ok(())
+    }
+}
+
+fn schema_version(record: &Record) -> Option<u32> {
+    match &record.found {
+        Found::Firn(header) => Some(header.schema_version),
+        Found::Bare | Found::Poison(_) => None,
+    }
+}
+
+fn encode(
+    rows: &[(usize, RecordHeader, Bytes)],
+    documents: &Documents,
+    table: &LoadedTable,
+) -> Result<Staged, StageError> {
+    let rows: Vec<_> = rows
+        .iter()
+        .map(|(index, header, value)| Row {
+            index: *index,
+            header: *header,
+            value: value.clone(),
+            schema: documents.get(&header.schema_version).map(AsRef::as_ref),
+        })
+        .collect();
+    Ok(rows_to_files(&rows, &table.data_location())?)
+}
+
+/// The key of the object that a record stands for.
+fn reference_key(value: &[u8]) -> Result<String, Reason> {
+    let reference: Reference =
+        serde_json::from_slice(value).map_err(|_source| Reason::Reference("it cannot be read"))?;
+    if !reference.firn_reference.starts_with(REFERENCE_FOLDER) {
+        return Err(Reason::Reference(
+            "it leads out of the folder of references",
+        ));
+    }
+    Ok(reference.firn_reference)
+}

@@ -1,0 +1,219 @@
+//! What the function keeps warm about a topic: registration, schema documents, the table, and the tails of its chains.
+//!
+//! # Invariants
+//! - Nothing kept is used when it is older than its bound by the wall clock. A slot is removed a day after it was covered at the
+//!   earliest, so a tail that was seen within the hour is never behind a removed slot.
+//! - A tail is where the chain ends, never where a batch ends: records that only move the offset do not move it.
+//! - The table is asked for by what a batch needs of it; if it lacks that, functions/ddl is called once and the table read anew.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use change_event::{SourceSchema, TopicRegistration};
+use table_commit::{Frontier, LoadedTable, TableName};
+
+use crate::error::StageError;
+use crate::ports::Ports;
+use crate::publish::Pacing;
+
+/// How long a registration is believed. Partitions and freshness change rarely, and a table read tells more.
+const REGISTRATION_MS: i64 = 300_000;
+
+/// How long a table and the tails of its chains are believed.
+const TABLE_MS: i64 = 3_600_000;
+
+/// The end of a partition's chain, as it was last seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tail {
+    /// What the next slot is named by.
+    pub(crate) frontier: Frontier,
+    /// When it was seen, in milliseconds: the moment before the request that showed it.
+    pub(crate) seen_ms: i64,
+}
+
+/// A table and when it was read.
+#[derive(Debug, Clone)]
+struct Known {
+    table: Arc<LoadedTable>,
+    read_ms: i64,
+}
+
+/// A topic that an agent announced.
+#[derive(Debug)]
+pub(crate) struct Topic {
+    pub(crate) registration: Arc<TopicRegistration>,
+    registered_ms: i64,
+    table: tokio::sync::Mutex<Option<Known>>,
+    documents: tokio::sync::Mutex<HashMap<u32, Arc<SourceSchema>>>,
+    tails: Mutex<HashMap<u32, Tail>>,
+    pub(crate) pacing: Mutex<Pacing>,
+}
+
+/// What a batch needs of the table.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Need {
+    /// The partition must be in the table's state.
+    pub(crate) partition: u32,
+    /// The table must hold this schema version.
+    pub(crate) schema_version: u32,
+}
+
+impl Topic {
+    pub(crate) fn new(registration: TopicRegistration, now_ms: i64) -> Self {
+        Self {
+            registration: Arc::new(registration),
+            registered_ms: now_ms,
+            table: tokio::sync::Mutex::default(),
+            documents: tokio::sync::Mutex::default(),
+            tails: Mutex::default(),
+            pacing: Mutex::default(),
+        }
+    }
+
+    /// Whether the registration may still be believed, and knows the partition.
+    pub(crate) fn is_current(&self, now_ms: i64) -> bool {
+        now_ms.saturating_sub(self.registered_ms) < REGISTRATION_MS
+    }
+
+    /// Takes over what is warm, because only the registration was read anew.
+    pub(crate) fn renewed(&self, registration: TopicRegistration, now_ms: i64) -> Self {
+        let same_table = (&registration.lake_database, &registration.lake_table)
+            == (
+                &self.registration.lake_database,
+                &self.registration.lake_table,
+            );
+        let renewed = Self::new(registration, now_ms);
+        if !same_table {
+            return renewed;
+        }
+        Self {
+            table: tokio::sync::Mutex::new(
+                self.table.try_lock().ok().and_then(|known| known.clone()),
+            ),
+            documents: tokio::sync::Mutex::new(
+                self.documents
+                    .try_lock()
+                    .map(|documents| documents.clone())
+                    .unwrap_or_default(),
+            ),
+            tails: Mutex::new(self.tails().clone()),
+            pacing: Mutex::new(*self.pacing()),
+            ..renewed
+        }
+    }
+
+    pub(crate) fn table_name(&self) -> TableName {
+        TableName {
+            database: self.registration.lake_database.clone(),
+            table: self.registration.lake_table.clone(),
+        }
+    }
+
+    /// The schema document of a version, or `None` if it was never published.
+    pub(crate) async fn document(
+        &self,
+        ports: &Ports,
+        version: u32,
+    ) -> Result<Option<Arc<SourceSchema>>, StageError> {
+        let mut documents = self.documents.lock().await;
+        if let Some(document) = documents.get(&version) {
+            return Ok(Some(Arc::clone(document)));
+        }
+        let Some(document) = ports.registry.document(&self.registration, version).await? else {
+            return Ok(None);
+        };
+        let document = Arc::new(document);
+        documents.insert(version, Arc::clone(&document));
+        Ok(Some(document))
+    }
+
+    /// The table, with all that a batch needs of it.
+    pub(crate) async fn table(
+        &self,
+        ports: &Ports,
+        need: Need,
+    ) -> Result<Arc<LoadedTable>, StageError> {
+        let mut known = self.table.lock().await;
+        let now_ms = ports.clock.now_ms();
+        if let Some(kept) = known.as_ref()
+            && now_ms.saturating_sub(kept.read_ms) < TABLE_MS
+            && suits(&kept.table, need)
+        {
+            return Ok(Arc::clone(&kept.table));
+        }
+        if let Some(table) = self.read(ports, &mut known).await?
+            && suits(&table, need)
+        {
+            return Ok(table);
+        }
+        ports
+            .ddl
+            .request(&self.registration.topic, need.schema_version)
+            .await?;
+        let table = self
+            .read(ports, &mut known)
+            .await?
+            .filter(|table| suits(table, need));
+        table.ok_or(StageError::NotRegistered {
+            partition: need.partition,
+        })
+    }
+
+    /// The table as it is now.
+    pub(crate) async fn reload(
+        &self,
+        ports: &Ports,
+    ) -> Result<Option<Arc<LoadedTable>>, StageError> {
+        let mut known = self.table.lock().await;
+        self.read(ports, &mut known).await
+    }
+
+    async fn read(
+        &self,
+        ports: &Ports,
+        known: &mut Option<Known>,
+    ) -> Result<Option<Arc<LoadedTable>>, StageError> {
+        let read_ms = ports.clock.now_ms();
+        let table = ports
+            .committer
+            .load(&self.table_name())
+            .await?
+            .map(Arc::new);
+        let uuid = |table: &LoadedTable| table.metadata.uuid();
+        if known.as_ref().map(|kept| uuid(&kept.table)) != table.as_deref().map(uuid) {
+            // Another table, or none: its chains are other ones.
+            self.tails().clear();
+        }
+        *known = table.as_ref().map(|table| Known {
+            table: Arc::clone(table),
+            read_ms,
+        });
+        Ok(table)
+    }
+
+    /// The end of a partition's chain, if it was seen within the bound.
+    pub(crate) fn tail(&self, partition: u32, now_ms: i64) -> Option<Tail> {
+        let tail = self.tails().get(&partition).copied();
+        tail.filter(|tail| now_ms.saturating_sub(tail.seen_ms) < TABLE_MS)
+    }
+
+    pub(crate) fn keep_tail(&self, partition: u32, tail: Tail) {
+        self.tails().insert(partition, tail);
+    }
+
+    pub(crate) fn forget_tail(&self, partition: u32) {
+        self.tails().remove(&partition);
+    }
+
+    fn tails(&self) -> MutexGuard<'_, HashMap<u32, Tail>> {
+        self.tails.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn pacing(&self) -> MutexGuard<'_, Pacing> {
+        self.pacing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn suits(table: &LoadedTable, need: Need) -> bool {
+    table.frontier(need.partition).is_some() && table.state.schema_version >= need.schema_version
+}
