@@ -1,4 +1,4 @@
-//! The value of a record: a Debezium envelope in JSON, without an inline schema.
+//! The value of a record: a Debezium envelope in JSON, bare or (on request) beside the inline schema that Debezium's consumers want.
 //!
 //! `{"before":…,"after":…,"source":{…},"op":"c","ts_ms":…,"transaction":{…}}`; docs/ENVELOPE.md lists where it differs from
 //! Debezium's on purpose.
@@ -8,12 +8,14 @@
 //! - `before` holds only what the source sent: the key, or the whole row under `REPLICA IDENTITY FULL`.
 //! - A value's JSON form follows its [`crate::ColumnType`]: boolean, number, or the source's exact text as a string.
 
+mod inline;
 mod read;
 mod scan;
 mod write;
 
 use serde::{Deserialize, Serialize};
 
+pub use inline::{bare_value, without_row};
 pub use read::{EnvelopeError, EnvelopeView, ImageFields, ImageView, RawCell, RawString};
 pub use write::{ChangeOrigin, EnvelopeWriter, WriteError};
 

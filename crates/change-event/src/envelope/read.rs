@@ -13,8 +13,8 @@
 //! (docs/PERFORMANCE.md); tests hold it against `serde_json`.
 
 use crate::envelope::Operation;
-use crate::envelope::scan::{Scanner, Value};
 pub use crate::envelope::scan::{RawCell, RawString};
+use crate::envelope::scan::{Scanner, Value};
 
 /// A value that is no envelope: the record goes to quarantine.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
@@ -92,8 +92,9 @@ impl<'a> EnvelopeView<'a> {
     /// # Errors
     /// [`EnvelopeError`] (Quarantine).
     pub fn parse(bytes: &'a [u8]) -> Result<Self, EnvelopeError> {
-        let text = std::str::from_utf8(bytes)
-            .map_err(|error| EnvelopeError::NotUtf8 { offset: error.valid_up_to() })?;
+        let text = std::str::from_utf8(bytes).map_err(|error| EnvelopeError::NotUtf8 {
+            offset: error.valid_up_to(),
+        })?;
         let mut scanner = Scanner::new(text);
         let mut members = Members::default();
         match scanner.peek() {
@@ -142,7 +143,11 @@ impl<'a> Members<'a> {
                 "before" => set(&mut self.before, image(scanner, "before")?, "before")?,
                 "after" => set(&mut self.after, image(scanner, "after")?, "after")?,
                 "op" => set(&mut self.operation, operation(scanner)?, "op")?,
-                "ts_ms" => set(&mut self.ts_ms, optional_integer(scanner, "ts_ms")?, "ts_ms")?,
+                "ts_ms" => set(
+                    &mut self.ts_ms,
+                    optional_integer(scanner, "ts_ms")?,
+                    "ts_ms",
+                )?,
                 "source" => {
                     set(&mut self.source, (), "source")?;
                     self.read_source(scanner)?;
@@ -173,7 +178,11 @@ impl<'a> Members<'a> {
             if name.matches("ts_us") {
                 match optional_integer(scanner, "source.ts_us")? {
                     Some(value) => set(&mut self.source_ts_us, value, "source.ts_us")?,
-                    None => return Err(EnvelopeError::Missing { member: "source.ts_us" }),
+                    None => {
+                        return Err(EnvelopeError::Missing {
+                            member: "source.ts_us",
+                        });
+                    }
                 }
             } else {
                 scanner.skip(2)?;
@@ -202,7 +211,10 @@ fn set<T>(slot: &mut Option<T>, value: T, member: &'static str) -> Result<(), En
 }
 
 const fn not_object(member: &'static str) -> EnvelopeError {
-    EnvelopeError::WrongType { member, expected: "an object" }
+    EnvelopeError::WrongType {
+        member,
+        expected: "an object",
+    }
 }
 
 fn image<'a>(
@@ -224,9 +236,10 @@ fn operation(scanner: &mut Scanner<'_>) -> Result<Operation, EnvelopeError> {
         Value::Scalar(RawCell::String(letter)) => {
             Operation::from_letter(&letter.to_text()).ok_or(EnvelopeError::UnknownOperation)
         }
-        Value::Scalar(_) | Value::Nested => {
-            Err(EnvelopeError::WrongType { member: "op", expected: "a string" })
-        }
+        Value::Scalar(_) | Value::Nested => Err(EnvelopeError::WrongType {
+            member: "op",
+            expected: "a string",
+        }),
     }
 }
 
@@ -234,7 +247,10 @@ fn optional_integer(
     scanner: &mut Scanner<'_>,
     member: &'static str,
 ) -> Result<Option<i64>, EnvelopeError> {
-    let wrong = EnvelopeError::WrongType { member, expected: "a 64-bit integer" };
+    let wrong = EnvelopeError::WrongType {
+        member,
+        expected: "a 64-bit integer",
+    };
     match scanner.value()? {
         Value::Scalar(RawCell::Number(text)) => text.parse().map(Some).map_err(|_source| wrong),
         Value::Scalar(RawCell::Null) => Ok(None),
@@ -258,7 +274,10 @@ impl<'a> ImageView<'a> {
     /// Its fields, in the order of the record.
     #[must_use]
     pub const fn fields(&self) -> ImageFields<'a> {
-        ImageFields { scanner: Scanner::new(self.text), state: FieldsState::Before }
+        ImageFields {
+            scanner: Scanner::new(self.text),
+            state: FieldsState::Before,
+        }
     }
 }
 
@@ -294,10 +313,14 @@ impl<'a> ImageFields<'a> {
             self.scanner.expect(b'{')?;
             self.state = FieldsState::Within;
         }
-        let Some(name) = self.scanner.member(first)? else { return Ok(None) };
+        let Some(name) = self.scanner.member(first)? else {
+            return Ok(None);
+        };
         match self.scanner.value()? {
             Value::Scalar(cell) => Ok(Some((name, cell))),
-            Value::Nested => Err(EnvelopeError::NestedValue { column: name.to_text().into_owned() }),
+            Value::Nested => Err(EnvelopeError::NestedValue {
+                column: name.to_text().into_owned(),
+            }),
         }
     }
 }

@@ -37,8 +37,10 @@ fn image_json(image: ImageView<'_>) -> Result<Json, EnvelopeError> {
 
 #[test]
 fn bare_and_wrapped_envelopes_read_alike() {
-    let bare = format!(r#"{{"before":null,"after":{{"id":5,"n":"a\"b","ok":true,"z":null}},{TAIL}"#);
-    let wrapped = format!(r#"{{"schema":{{"fields":[{{"type":"struct"}}, 1]}}, "payload": {bare} }}"#);
+    let bare =
+        format!(r#"{{"before":null,"after":{{"id":5,"n":"a\"b","ok":true,"z":null}},{TAIL}"#);
+    let wrapped =
+        format!(r#"{{"schema":{{"fields":[{{"type":"struct"}}, 1]}}, "payload": {bare} }}"#);
     for text in [&bare, &wrapped] {
         let envelope = parse(text).expect("an envelope");
         assert_eq!(envelope.operation, Operation::Update);
@@ -51,15 +53,26 @@ fn bare_and_wrapped_envelopes_read_alike() {
 
 #[test]
 fn what_is_missing_is_named() {
-    assert_eq!(error(r#"{"source":{"ts_us":7}}"#), EnvelopeError::Missing { member: "op" });
-    let missing_time = EnvelopeError::Missing { member: "source.ts_us" };
+    assert_eq!(
+        error(r#"{"source":{"ts_us":7}}"#),
+        EnvelopeError::Missing { member: "op" }
+    );
+    let missing_time = EnvelopeError::Missing {
+        member: "source.ts_us",
+    };
     assert_eq!(error(r#"{"op":"c"}"#), missing_time);
     assert_eq!(error(r#"{"op":"c","source":{"ts_ms":1}}"#), missing_time);
     assert_eq!(error(r#"{"op":"c","source":{"ts_us":null}}"#), missing_time);
-    assert_eq!(error(r#"{"op":"x","source":{"ts_us":7}}"#), EnvelopeError::UnknownOperation);
+    assert_eq!(
+        error(r#"{"op":"x","source":{"ts_us":7}}"#),
+        EnvelopeError::UnknownOperation
+    );
     assert_eq!(error("[1]"), EnvelopeError::NotObject);
     assert_eq!(error("null"), EnvelopeError::NotObject);
-    assert_eq!(error(r#"{"op":"c","op":"c"}"#), EnvelopeError::Duplicate { member: "op" });
+    assert_eq!(
+        error(r#"{"op":"c","op":"c"}"#),
+        EnvelopeError::Duplicate { member: "op" }
+    );
     let wrong = |member, expected| EnvelopeError::WrongType { member, expected };
     assert_eq!(error(r#"{"op":1}"#), wrong("op", "a string"));
     assert_eq!(error(r#"{"after":[1]}"#), wrong("after", "an object"));
@@ -67,14 +80,23 @@ fn what_is_missing_is_named() {
     assert_eq!(error(r#"{"source":"s"}"#), wrong("source", "an object"));
     let integer = wrong("source.ts_us", "a 64-bit integer");
     assert_eq!(error(r#"{"source":{"ts_us":1.5}}"#), integer);
-    assert_eq!(error(r#"{"source":{"ts_us":99999999999999999999}}"#), integer);
+    assert_eq!(
+        error(r#"{"source":{"ts_us":99999999999999999999}}"#),
+        integer
+    );
 }
 
 #[test]
 fn broken_json_says_where() {
     assert_eq!(error(""), EnvelopeError::NotJson { offset: 0 });
-    assert_eq!(error(r#"{"op":"c",}"#), EnvelopeError::NotJson { offset: 10 });
-    assert_eq!(error(r#"{"op":"c"} x"#), EnvelopeError::NotJson { offset: 11 });
+    assert_eq!(
+        error(r#"{"op":"c",}"#),
+        EnvelopeError::NotJson { offset: 10 }
+    );
+    assert_eq!(
+        error(r#"{"op":"c"} x"#),
+        EnvelopeError::NotJson { offset: 11 }
+    );
     let not_utf8 = EnvelopeView::parse(b"{\"op\":\"\xff\"}").expect_err("no envelope");
     assert_eq!(not_utf8, EnvelopeError::NotUtf8 { offset: 7 });
     let deep = format!("{{\"x\":{}", "[".repeat(5000));
@@ -85,18 +107,37 @@ fn broken_json_says_where() {
 fn nested_value_names_its_column() {
     let text = format!(r#"{{"after":{{"id":5,"tags":[1]}},{TAIL}"#);
     let after = parse(&text).expect("an envelope").after.expect("after");
-    assert_eq!(image_json(after), Err(EnvelopeError::NestedValue { column: "tags".to_owned() }));
+    assert_eq!(
+        image_json(after),
+        Err(EnvelopeError::NestedValue {
+            column: "tags".to_owned()
+        })
+    );
 }
 
 #[test]
 fn lone_surrogate_is_refused_and_a_pair_is_one_character() {
     let text = |escape: &str| format!(r#"{{"after":{{"a":"x{escape}y"}},{TAIL}"#);
-    for bad in ["\\ud83d", "\\ude00", "\\ud83d\\n", "\\ud83d\\u0041", "\\u12g4", "\\x", "\u{1}"] {
-        assert!(matches!(error(&text(bad)), EnvelopeError::NotJson { .. }), "{bad}");
+    for bad in [
+        "\\ud83d",
+        "\\ude00",
+        "\\ud83d\\n",
+        "\\ud83d\\u0041",
+        "\\u12g4",
+        "\\x",
+        "\u{1}",
+    ] {
+        assert!(
+            matches!(error(&text(bad)), EnvelopeError::NotJson { .. }),
+            "{bad}"
+        );
     }
     let good = text("\\ud83d\\ude00\\u0000\\/\\b\\f");
     let after = parse(&good).expect("an envelope").after.expect("after");
-    assert_eq!(image_json(after), Ok(json!({"a": "x\u{1f600}\u{0}/\u{8}\u{c}y"})));
+    assert_eq!(
+        image_json(after),
+        Ok(json!({"a": "x\u{1f600}\u{0}/\u{8}\u{c}y"}))
+    );
 }
 
 fn any_scalar() -> impl Strategy<Value = Json> {
@@ -104,7 +145,9 @@ fn any_scalar() -> impl Strategy<Value = Json> {
         Just(Json::Null),
         any::<bool>().prop_map(Json::from),
         any::<i64>().prop_map(Json::from),
-        any::<f64>().prop_filter("-0 is an integer to us", |x| *x != 0.0).prop_map(Json::from),
+        any::<f64>()
+            .prop_filter("-0 is an integer to us", |x| *x != 0.0)
+            .prop_map(Json::from),
         any::<String>().prop_map(Json::from),
         "[a-z\"\\\\\n ]{0,40}".prop_map(Json::from),
     ]

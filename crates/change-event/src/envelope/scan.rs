@@ -25,7 +25,11 @@ impl<'a> RawString<'a> {
     /// Whether it says `other`.
     #[must_use]
     pub fn matches(&self, other: &str) -> bool {
-        if self.escaped { self.to_text() == other } else { self.text == other }
+        if self.escaped {
+            self.to_text() == other
+        } else {
+            self.text == other
+        }
     }
 
     /// What it says: borrowed from the record, or written over `scratch` if it holds escapes.
@@ -100,11 +104,16 @@ fn unicode_escape(bytes: &[u8]) -> Option<(char, usize)> {
     if !(0xDC00..0xE000).contains(&low) {
         return None;
     }
-    Some((char::from_u32(0x1_0000 + ((high - 0xD800) << 10) + (low - 0xDC00))?, 11))
+    Some((
+        char::from_u32(0x1_0000 + ((high - 0xD800) << 10) + (low - 0xDC00))?,
+        11,
+    ))
 }
 
 fn hex4(digits: &[u8]) -> Option<u32> {
-    digits.iter().try_fold(0, |value, digit| Some(value << 4 | char::from(*digit).to_digit(16)?))
+    digits.iter().try_fold(0, |value, digit| {
+        Some(value << 4 | char::from(*digit).to_digit(16)?)
+    })
 }
 
 /// A scalar as it stands in the text.
@@ -226,7 +235,9 @@ impl<'a> Scanner<'a> {
             return Ok(());
         }
         if depth >= DEPTH_MAX {
-            return Err(EnvelopeError::TooDeep { depth_max: DEPTH_MAX });
+            return Err(EnvelopeError::TooDeep {
+                depth_max: DEPTH_MAX,
+            });
         }
         let object = self.peek() == Some(b'{');
         self.at += 1;
@@ -274,7 +285,11 @@ impl<'a> Scanner<'a> {
         while matches!(self.byte(), Some(b'0'..=b'9')) {
             self.at += 1;
         }
-        if self.at == start { Err(self.malformed()) } else { Ok(()) }
+        if self.at == start {
+            Err(self.malformed())
+        } else {
+            Ok(())
+        }
     }
 
     fn number(&mut self) -> Result<&'a str, EnvelopeError> {

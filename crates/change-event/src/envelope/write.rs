@@ -8,6 +8,7 @@
 
 use std::io::Write as _;
 
+use crate::envelope::inline::InlineSchema;
 use crate::envelope::{Cell, Operation};
 use crate::position::Lsn;
 use crate::schema::{ColumnType, SourceSchema};
@@ -71,6 +72,8 @@ pub struct EnvelopeWriter {
     source_head: Vec<u8>,
     /// `,"schema":…,"table":…` and what follows in `source`.
     source_table: Vec<u8>,
+    /// What stands around each record, if schemas travel with them.
+    inline: Option<InlineSchema>,
 }
 
 impl EnvelopeWriter {
@@ -88,7 +91,11 @@ impl EnvelopeWriter {
             .map(|column| {
                 let mut label = quoted(&column.name);
                 label.push(b':');
-                ColumnText { label, column_type: column.column_type, key: column.key }
+                ColumnText {
+                    label,
+                    column_type: column.column_type,
+                    key: column.key,
+                }
             })
             .collect();
         let mut source_head = format!(
@@ -105,10 +112,39 @@ impl EnvelopeWriter {
         source_table.extend_from_slice(&quoted(&schema.table_name));
         Self {
             columns,
-            names: schema.columns.iter().map(|c| (c.name.clone(), c.source_type.clone())).collect(),
+            names: schema
+                .columns
+                .iter()
+                .map(|c| (c.name.clone(), c.source_type.clone()))
+                .collect(),
             source_head,
             source_table,
+            inline: None,
         }
+    }
+
+    /// The same writer with Debezium's schemas in each envelope and record key, for the topic that they go to.
+    ///
+    /// In this form `source.unavailable` lists the columns of `after` that are unavailable: a consumer that reads by the schema
+    /// sees them as null.
+    #[must_use]
+    pub fn with_inline_schema(mut self, schema: &SourceSchema, topic: &str) -> Self {
+        self.inline = Some(InlineSchema::new(schema, topic));
+        self
+    }
+
+    /// The key of a record, from the bare key of [`Self::write_key`] by which its partition is found: the bare key itself, or
+    /// with its schema in `out`, whose content is replaced.
+    #[must_use]
+    pub fn record_key<'k>(&self, bare_key: &'k [u8], out: &'k mut Vec<u8>) -> &'k [u8] {
+        let Some(inline) = &self.inline else {
+            return bare_key;
+        };
+        out.clear();
+        out.extend_from_slice(&inline.key_head);
+        out.extend_from_slice(bare_key);
+        out.push(b'}');
+        out
     }
 
     /// Replaces `out` with the key of a row, `{"id":1}`; gives false, and an empty `out`, for a table without a key.
@@ -126,11 +162,15 @@ impl EnvelopeWriter {
         let mut found = 0;
         for (index, cell) in row.into_iter().enumerate() {
             found = index + 1;
-            let Some(column) = self.columns.get(index).filter(|column| column.key) else { continue };
+            let Some(column) = self.columns.get(index).filter(|column| column.key) else {
+                continue;
+            };
             out.push(if out.is_empty() { b'{' } else { b',' });
             out.extend_from_slice(&column.label);
             let Cell::Text(text) = cell else {
-                return Err(WriteError::KeyWithoutValue { column: self.name(index) });
+                return Err(WriteError::KeyWithoutValue {
+                    column: self.name(index),
+                });
             };
             self.write_value(out, index, column.column_type, text)?;
         }
@@ -162,17 +202,24 @@ impl EnvelopeWriter {
         A: IntoIterator<Item = Cell<'a>>,
     {
         out.clear();
+        if let Some(inline) = &self.inline {
+            out.extend_from_slice(&inline.value_head);
+        }
+        let mut unavailable = Vec::new();
         out.extend_from_slice(b"{\"before\":");
         match before {
-            Some((cells, key_only)) => self.write_image(out, cells, key_only)?,
+            Some((cells, key_only)) => self.write_image(out, cells, key_only, |_index| {})?,
             None => out.extend_from_slice(b"null"),
         }
         out.extend_from_slice(b",\"after\":");
         match after {
-            Some(cells) => self.write_image(out, cells, false)?,
+            Some(cells) => self.write_image(out, cells, false, |index| unavailable.push(index))?,
             None => out.extend_from_slice(b"null"),
         }
-        self.write_tail(out, operation, origin);
+        self.write_tail(out, operation, origin, &unavailable);
+        if self.inline.is_some() {
+            out.push(b'}');
+        }
         Ok(())
     }
 
@@ -181,14 +228,21 @@ impl EnvelopeWriter {
         out: &mut Vec<u8>,
         cells: impl IntoIterator<Item = Cell<'a>>,
         key_only: bool,
+        mut is_unavailable: impl FnMut(usize),
     ) -> Result<(), WriteError> {
         out.push(b'{');
         let mut first = true;
         let mut found = 0;
         for (index, cell) in cells.into_iter().enumerate() {
             found = index + 1;
-            let Some(column) = self.columns.get(index) else { continue };
-            if cell == Cell::Unavailable || (key_only && !column.key) {
+            let Some(column) = self.columns.get(index) else {
+                continue;
+            };
+            if cell == Cell::Unavailable {
+                is_unavailable(index);
+                continue;
+            }
+            if key_only && !column.key {
                 continue;
             }
             if !first {
@@ -228,7 +282,10 @@ impl EnvelopeWriter {
             }
             ColumnType::Float | ColumnType::Double => match text {
                 "NaN" | "Infinity" | "-Infinity" => write_string(out, text),
-                _ if text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e')) => {
+                _ if text
+                    .bytes()
+                    .all(|byte| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e')) =>
+                {
                     out.extend_from_slice(text.as_bytes());
                 }
                 _ => return Err(self.malformed(index)),
@@ -246,34 +303,69 @@ impl EnvelopeWriter {
         Ok(())
     }
 
-    fn write_tail(&self, out: &mut Vec<u8>, operation: Operation, origin: &ChangeOrigin) {
-        let ChangeOrigin { commit_us, commit_lsn, transaction_id, ordinal, handled_ms } = *origin;
+    fn write_tail(
+        &self,
+        out: &mut Vec<u8>,
+        operation: Operation,
+        origin: &ChangeOrigin,
+        unavailable: &[usize],
+    ) {
+        let ChangeOrigin {
+            commit_us,
+            commit_lsn,
+            transaction_id,
+            ordinal,
+            handled_ms,
+        } = *origin;
         out.extend_from_slice(&self.source_head);
         let commit_ms = commit_us.div_euclid(1000);
         // Writing into a Vec cannot fail.
         let _infallible = write!(out, ",\"ts_ms\":{commit_ms},\"ts_us\":{commit_us}");
         out.extend_from_slice(&self.source_table);
         let lsn = commit_lsn.0;
+        let _infallible = write!(out, ",\"txId\":{transaction_id},\"lsn\":{lsn}");
+        if self.inline.is_some() && !unavailable.is_empty() {
+            self.write_unavailable(out, unavailable);
+        }
         let _infallible = write!(
             out,
-            ",\"txId\":{transaction_id},\"lsn\":{lsn}}},\"transaction\":{{\"id\":\"{transaction_id}:{lsn}\",\
-             \"total_order\":{ordinal}}},\"op\":\"{}\",\"ts_ms\":{handled_ms}}}",
+            "}},\"transaction\":{{\"id\":\"{transaction_id}:{lsn}\",\"total_order\":{ordinal}}},\
+             \"op\":\"{}\",\"ts_ms\":{handled_ms}}}",
             operation.letter()
         );
     }
 
+    fn write_unavailable(&self, out: &mut Vec<u8>, unavailable: &[usize]) {
+        let mut opening: &[u8] = b",\"unavailable\":[";
+        for index in unavailable {
+            out.extend_from_slice(opening);
+            write_string(out, self.names.get(*index).map_or("", |(name, _)| name));
+            opening = b",";
+        }
+        out.push(b']');
+    }
+
     fn check_count(&self, found: usize) -> Result<(), WriteError> {
         let expected = self.columns.len();
-        if found == expected { Ok(()) } else { Err(WriteError::ColumnCount { expected, found }) }
+        if found == expected {
+            Ok(())
+        } else {
+            Err(WriteError::ColumnCount { expected, found })
+        }
     }
 
     fn name(&self, index: usize) -> String {
-        self.names.get(index).map_or_else(String::new, |(name, _)| name.clone())
+        self.names
+            .get(index)
+            .map_or_else(String::new, |(name, _)| name.clone())
     }
 
     fn malformed(&self, index: usize) -> WriteError {
         let (column, source_type) = self.names.get(index).cloned().unwrap_or_default();
-        WriteError::MalformedValue { column, source_type }
+        WriteError::MalformedValue {
+            column,
+            source_type,
+        }
     }
 }
 
@@ -356,12 +448,26 @@ mod tests {
     fn update_with_unchanged_toast_leaves_the_column_out() {
         let writer = EnvelopeWriter::new(&schema(), "shop", "db");
         let mut out = Vec::new();
-        let after = [Cell::Text("5"), Cell::Unavailable, Cell::Text("t"), Cell::Text("NaN")];
+        let after = [
+            Cell::Text("5"),
+            Cell::Unavailable,
+            Cell::Text("t"),
+            Cell::Text("NaN"),
+        ];
         writer
-            .write_envelope(&mut out, Operation::Update, &ORIGIN, None::<(NoImage, bool)>, Some(after))
+            .write_envelope(
+                &mut out,
+                Operation::Update,
+                &ORIGIN,
+                None::<(NoImage, bool)>,
+                Some(after),
+            )
             .expect("fits");
         let value = value(&out);
-        assert_eq!(value["after"], serde_json::json!({"id": 5, "ok": true, "x": "NaN"}));
+        assert_eq!(
+            value["after"],
+            serde_json::json!({"id": 5, "ok": true, "x": "NaN"})
+        );
         assert_eq!(value["before"], serde_json::Value::Null);
         assert_eq!(value["op"], "u");
         assert_eq!(value["source"]["ts_us"], 1_700_000_000_123_456_i64);
@@ -370,12 +476,120 @@ mod tests {
     }
 
     #[test]
+    fn inline_schema_names_what_the_payload_holds() {
+        let schema = schema();
+        let writer =
+            EnvelopeWriter::new(&schema, "shop", "db").with_inline_schema(&schema, "shop.public.t");
+        let (mut out, mut key, mut scratch) = (Vec::new(), Vec::new(), Vec::new());
+        let after = [
+            Cell::Text("5"),
+            Cell::Unavailable,
+            Cell::Text("t"),
+            Cell::Null,
+        ];
+        writer
+            .write_envelope(
+                &mut out,
+                Operation::Update,
+                &ORIGIN,
+                None::<(NoImage, bool)>,
+                Some(after),
+            )
+            .expect("fits");
+        let record = value(&out);
+        assert_eq!(record["schema"]["name"], "shop.public.t.Envelope");
+        assert_eq!(
+            record["payload"]["after"],
+            serde_json::json!({"id": 5, "ok": true, "x": null})
+        );
+        assert_eq!(
+            record["payload"]["source"]["unavailable"],
+            serde_json::json!(["a\"b"])
+        );
+        let payload = record["payload"].as_object().expect("an object");
+        let fields = record["schema"]["fields"].as_array().expect("fields");
+        let declared = |name: &str| fields.iter().find(|field| field["field"] == name);
+        assert!(
+            payload.keys().all(|name| declared(name).is_some()),
+            "{payload:?}"
+        );
+        let read = crate::envelope::EnvelopeView::parse(&out).expect("the functions read it too");
+        assert_eq!(
+            read.after.map(|image| image.text()),
+            Some("{\"id\":5,\"ok\":true,\"x\":null}")
+        );
+        let rows = declared("after").expect("declared")["fields"].clone();
+        assert_eq!(
+            rows[0],
+            serde_json::json!({"type": "int64", "optional": false, "field": "id"})
+        );
+        assert_eq!(
+            rows[3],
+            serde_json::json!({"type": "double", "optional": true, "field": "x"})
+        );
+        let source = declared("source").expect("declared")["fields"].clone();
+        let declared = |name: &String| {
+            source
+                .as_array()
+                .expect("fields")
+                .iter()
+                .any(|f| f["field"] == *name)
+        };
+        assert!(
+            payload["source"]
+                .as_object()
+                .expect("an object")
+                .keys()
+                .all(declared)
+        );
+        assert!(writer.write_key(&mut key, after).expect("a key"));
+        assert_eq!(key, b"{\"id\":5}", "the partition is found by the bare key");
+        let key = value(writer.record_key(&key, &mut scratch));
+        assert_eq!(key["payload"], serde_json::json!({"id": 5}));
+        assert_eq!(key["schema"]["name"], "shop.public.t.Key");
+        assert_eq!(key["schema"]["fields"].as_array().map(Vec::len), Some(1));
+    }
+
+    #[test]
+    fn bare_form_has_neither_schema_nor_list_of_unavailable_columns() {
+        let writer = EnvelopeWriter::new(&schema(), "shop", "db");
+        let mut out = Vec::new();
+        let after = [
+            Cell::Text("5"),
+            Cell::Unavailable,
+            Cell::Text("t"),
+            Cell::Null,
+        ];
+        writer
+            .write_envelope(
+                &mut out,
+                Operation::Update,
+                &ORIGIN,
+                None::<(NoImage, bool)>,
+                Some(after),
+            )
+            .expect("fits");
+        assert!(value(&out)["source"].get("unavailable").is_none());
+        let mut scratch = vec![1];
+        assert_eq!(
+            writer.record_key(b"{\"id\":5}", &mut scratch),
+            b"{\"id\":5}"
+        );
+    }
+
+    #[test]
     fn delete_with_default_identity_holds_the_key_only() {
         let writer = EnvelopeWriter::new(&schema(), "shop", "db");
         let row = [Cell::Text("5"), Cell::Null, Cell::Null, Cell::Null];
         let (mut out, mut key) = (Vec::new(), Vec::new());
         writer
-            .write_envelope(&mut out, Operation::Delete, &ORIGIN, Some((row, true)), None::<NoImage>)
+            .write_envelope(
+                &mut out,
+                Operation::Delete,
+                &ORIGIN,
+                Some((row, true)),
+                None::<NoImage>,
+            )
             .expect("fits");
         assert_eq!(value(&out)["before"], serde_json::json!({"id": 5}));
         assert!(writer.write_key(&mut key, row).expect("a key"));
@@ -387,10 +601,21 @@ mod tests {
         let writer = EnvelopeWriter::new(&schema(), "shop", "db");
         let mut out = Vec::new();
         let short = writer.write_key(&mut out, [Cell::Text("5")]);
-        assert_eq!(short, Err(WriteError::ColumnCount { expected: 4, found: 1 }));
+        assert_eq!(
+            short,
+            Err(WriteError::ColumnCount {
+                expected: 4,
+                found: 1
+            })
+        );
         let row = [Cell::Null, Cell::Null, Cell::Null, Cell::Null];
         let no_key = writer.write_key(&mut out, row);
-        assert_eq!(no_key, Err(WriteError::KeyWithoutValue { column: "id".to_owned() }));
+        assert_eq!(
+            no_key,
+            Err(WriteError::KeyWithoutValue {
+                column: "id".to_owned()
+            })
+        );
         let row = [Cell::Text("5x"), Cell::Null, Cell::Null, Cell::Null];
         let bad = writer.write_key(&mut out, row);
         assert!(matches!(bad, Err(WriteError::MalformedValue { column, .. }) if column == "id"));
