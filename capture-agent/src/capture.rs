@@ -11,12 +11,15 @@ use std::time::Duration;
 
 use change_event::{Lsn, Position, layout};
 use object_io::failpoint;
-use source_postgres::{Acknowledger, Catalog, Frame, Message, ReplicationStream, decode};
+use source_postgres::{
+    Acknowledger, Catalog, DecodeError, Frame, Message, ReplicationStream, SourceError, decode,
+};
 use tokio::time::Instant;
 
 use crate::context::Context;
 use crate::error::AgentError;
 use crate::failpoints;
+use crate::quarantine::{self, RefusedChange, RefusedRow};
 use crate::rows::{RowChange, RowWriter, SourceTransaction, Written};
 use crate::status::AgentState;
 use crate::tables::Tables;
@@ -142,9 +145,13 @@ impl Capture {
                 Ok(())
             }
             Frame::Data { payload, .. } => {
-                let message = decode::decode(&payload)
-                    .map_err(|error| AgentError::from(source_postgres::SourceError::from(error)))?;
-                self.message(message, flow, acknowledger).await?;
+                match decode::decode(&payload) {
+                    Ok(message) => self.message(message, flow, acknowledger).await?,
+                    Err(DecodeError::MalformedText { relation_oid, .. }) => {
+                        self.unreadable(flow, relation_oid, &payload).await?;
+                    }
+                    Err(error) => return Err(SourceError::from(error).into()),
+                }
                 if self.outbox.is_full() {
                     self.commit(flow, acknowledger).await?;
                 }
@@ -223,6 +230,33 @@ impl Capture {
         flow.written.references += written.references;
         flow.written.quarantined += written.quarantined;
         flow.written.replayed += written.replayed;
+        Ok(())
+    }
+
+    /// A row whose text is not UTF-8: set aside whole, as one change.
+    async fn unreadable(&mut self, flow: &mut Flow, oid: u32, message: &[u8]) -> Result<(), AgentError> {
+        let transaction = flow.transaction.as_mut().ok_or(OUT_OF_ORDER)?;
+        transaction.ordinal += 1;
+        let Some(table) = self.tables.find(oid) else { return Ok(()) };
+        let shape = table.shape().ok_or(OUT_OF_ORDER)?;
+        let (commit_lsn, ordinal) = (transaction.commit_lsn, transaction.ordinal);
+        let position = Position::stream(self.outbox.reached().incarnation, commit_lsn, ordinal);
+        if position <= self.outbox.position() {
+            return Ok(());
+        }
+        flow.written.quarantined += 1;
+        let refused = RefusedChange {
+            table: &table.name.table().to_string(),
+            topic: &table.topic,
+            schema_version: shape.schema.version,
+            position,
+            operation: None,
+            reason: "a text is not UTF-8".to_owned(),
+        };
+        let marker = quarantine::put(&self.context, &refused, RefusedRow::Message(message)).await?;
+        let record = quarantine::marker_record(table.lane, &refused, &marker);
+        self.outbox.send(&record).await?;
+        self.outbox.change_done(commit_lsn, ordinal);
         Ok(())
     }
 

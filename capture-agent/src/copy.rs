@@ -18,7 +18,7 @@ use table_file::{ChangeBatch, ChangeRow, CopyAnnouncement, RowError, RowImage, S
 use crate::context::Context;
 use crate::error::AgentError;
 use crate::failpoints;
-use crate::quarantine::{self, RefusedChange};
+use crate::quarantine::{self, RefusedChange, RefusedRow};
 use crate::tables::{CapturedName, Shape, Tables};
 use crate::transaction::{LaneRecord, Outbox};
 
@@ -291,10 +291,10 @@ impl<'a> TableFiles<'a> {
             topic: &self.topic,
             schema_version: self.shape.schema.version,
             position: self.position(self.row),
-            operation: Operation::Read,
+            operation: Some(Operation::Read),
             reason: reason.to_owned(),
         };
-        quarantine::put(self.context, &refused, cells.iter().copied()).await?;
+        quarantine::put(self.context, &refused, RefusedRow::Cells(cells)).await?;
         self.context.status.update(|snapshot| snapshot.totals.quarantined += 1);
         Ok(())
     }

@@ -203,28 +203,21 @@ impl AgentError {
 /// Whether this failure says that a newer producer has the transactional id.
 #[must_use]
 pub fn is_fencing(error: &KafkaError) -> bool {
-    let code = match error {
-        KafkaError::Transaction(error) => error.code(),
-        other => match other.rdkafka_error_code() {
-            Some(code) => code,
-            None => return false,
-        },
-    };
     matches!(
-        code,
-        RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch
+        code_of(error),
+        Some(
+            RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch
+        )
     )
 }
 
 /// A new session makes good whatever the broker may have done; only rights and settings need a person.
 fn kafka_disposition(error: &KafkaError) -> Disposition {
-    let code = match error {
-        KafkaError::Transaction(error) => Some(error.code()),
-        KafkaError::ClientConfig(..) | KafkaError::ClientCreation(_) => return Disposition::Halt,
-        other => other.rdkafka_error_code(),
-    };
+    if let KafkaError::ClientConfig(..) | KafkaError::ClientCreation(_) = error {
+        return Disposition::Halt;
+    }
     let refused = matches!(
-        code,
+        code_of(error),
         Some(
             RDKafkaErrorCode::TopicAuthorizationFailed
                 | RDKafkaErrorCode::ClusterAuthorizationFailed
@@ -235,6 +228,14 @@ fn kafka_disposition(error: &KafkaError) -> Disposition {
         )
     );
     if refused { Disposition::Halt } else { Disposition::Verify }
+}
+
+/// The client's code; its own accessor leaves out that of administrative requests.
+fn code_of(error: &KafkaError) -> Option<RDKafkaErrorCode> {
+    match error {
+        KafkaError::AdminOp(code) => Some(*code),
+        other => other.rdkafka_error_code(),
+    }
 }
 
 #[cfg(test)]

@@ -7,11 +7,12 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use change_event::{Cell, Operation, Position, layout};
+use change_event::{Cell, Operation, Position, RecordKind, layout};
 use serde::Serialize;
 
 use crate::context::Context;
 use crate::error::AgentError;
+use crate::transaction::LaneRecord;
 
 /// A change that cannot be written.
 #[derive(Debug, Clone)]
@@ -24,10 +25,19 @@ pub struct RefusedChange<'a> {
     pub schema_version: u32,
     /// Order key.
     pub position: Position,
-    /// What happened to the row.
-    pub operation: Operation,
+    /// What happened to the row; `None` if the message could not be read.
+    pub operation: Option<Operation>,
     /// Why it cannot be written; never a value.
     pub reason: String,
+}
+
+/// What is known of the row.
+#[derive(Debug, Clone, Copy)]
+pub enum RefusedRow<'a> {
+    /// Its cells.
+    Cells(&'a [Cell<'a>]),
+    /// The message as the source sent it.
+    Message(&'a [u8]),
 }
 
 #[derive(Debug, Serialize)]
@@ -37,10 +47,12 @@ struct Document<'a> {
     topic: &'a str,
     schema_version: u32,
     position: Position,
-    operation: &'a str,
+    operation: Option<&'a str>,
     reason: &'a str,
     /// One per column: base64 of the text, null, or `unavailable`.
-    cells: Vec<Option<EncodedCell>>,
+    cells: Option<Vec<Option<EncodedCell>>>,
+    /// Base64 of the message.
+    message: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -60,27 +72,32 @@ struct Marker<'a> {
 ///
 /// # Errors
 /// [`AgentError::Objects`].
-pub async fn put<'c>(
+pub async fn put(
     context: &Context,
     refused: &RefusedChange<'_>,
-    cells: impl Iterator<Item = Cell<'c>>,
+    row: RefusedRow<'_>,
 ) -> Result<Vec<u8>, AgentError> {
     let key =
         layout::source_quarantine(context.source_name(), refused.table, refused.topic, refused.position);
-    let cells = cells.map(|cell| match cell {
+    let encode_cell = |cell: &Cell<'_>| match cell {
         Cell::Null => None,
         Cell::Unavailable => Some(EncodedCell::Unavailable),
         Cell::Text(text) => Some(EncodedCell::Base64(STANDARD.encode(text))),
-    });
+    };
+    let (cells, message) = match row {
+        RefusedRow::Cells(cells) => (Some(cells.iter().map(encode_cell).collect()), None),
+        RefusedRow::Message(bytes) => (None, Some(STANDARD.encode(bytes))),
+    };
     let document = Document {
         source: context.source_name(),
         table: refused.table,
         topic: refused.topic,
         schema_version: refused.schema_version,
         position: refused.position,
-        operation: refused.operation.letter(),
+        operation: refused.operation.map(Operation::letter),
         reason: &refused.reason,
-        cells: cells.collect(),
+        cells,
+        message,
     };
     let encode = |source| AgentError::Document { key: key.clone(), source };
     let body = serde_json::to_vec(&document).map_err(encode)?;
@@ -94,4 +111,23 @@ pub async fn put<'c>(
         "row change set aside"
     );
     Ok(marker)
+}
+
+/// The record that stands in the place of a change set aside.
+#[must_use]
+pub const fn marker_record<'a>(
+    lane: usize,
+    refused: &RefusedChange<'_>,
+    marker: &'a [u8],
+) -> LaneRecord<'a> {
+    LaneRecord {
+        lane,
+        // Its key may be what is wrong: the first partition stands in for the unknown one.
+        partition: 0,
+        kind: RecordKind::Marker,
+        schema_version: refused.schema_version,
+        position: refused.position,
+        key: None,
+        value: marker,
+    }
 }

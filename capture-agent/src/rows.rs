@@ -15,7 +15,7 @@ use source_postgres::{OldTuple, Tuple};
 use crate::context::Context;
 use crate::error::AgentError;
 use crate::failpoints;
-use crate::quarantine::{self, RefusedChange};
+use crate::quarantine::{self, RefusedChange, RefusedRow};
 use crate::tables::Shape;
 use crate::transaction::{LaneRecord, Outbox};
 
@@ -256,20 +256,12 @@ impl Place<'_> {
             topic: &lane.registration.topic,
             schema_version: self.shape.schema.version,
             position,
-            operation,
+            operation: Some(operation),
             reason: reason.to_string(),
         };
-        let marker = quarantine::put(self.context, &refused, cells.cells()).await?;
-        let record = LaneRecord {
-            lane: self.lane,
-            // Its key may be what is wrong: the first partition stands in for the unknown one.
-            partition: 0,
-            kind: RecordKind::Marker,
-            schema_version: self.shape.schema.version,
-            position,
-            key: None,
-            value: &marker,
-        };
+        let cells: Vec<Cell<'_>> = cells.cells().collect();
+        let marker = quarantine::put(self.context, &refused, RefusedRow::Cells(&cells)).await?;
+        let record = quarantine::marker_record(self.lane, &refused, &marker);
         self.outbox.send(&record).await
     }
 }

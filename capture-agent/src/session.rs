@@ -150,6 +150,7 @@ impl Found {
         };
         let limits = context.config.limits.clone();
         Outbox::new(producer, context.source_name(), &self.progress_topic, limits, start)
+            .with_inline_schema(context.config.envelope.inline_schema)
     }
 }
 
@@ -445,7 +446,7 @@ impl Starting<'_> {
                 line.schema_version = schema.version;
             }
         });
-        Ok(Events { lane, shape: Shape::new(schema, source_name, &self.context.config.source.database) })
+        Ok(Events { lane, shape: Shape::new(schema, &self.context.config, &topic) })
     }
 }
 

@@ -14,6 +14,7 @@ use change_event::{Position, SourceSchema};
 use serde::{Deserialize, Serialize};
 use source_postgres::{Catalog, RelationMessage, TableName, relation};
 
+use crate::config::Config;
 use crate::context::Context;
 use crate::error::AgentError;
 use crate::schemas::SchemaBook;
@@ -45,6 +46,8 @@ pub struct CapturedTable {
     pub name: CapturedName,
     /// Index of its lane, and of its line on the status page.
     pub lane: usize,
+    /// Its topic.
+    pub topic: String,
     book: SchemaBook,
     current: Option<Shape>,
 }
@@ -61,10 +64,13 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// For a document.
+    /// For a document, as the agent of `config` writes it to `topic`.
     #[must_use]
-    pub fn new(schema: SourceSchema, source_name: &str, database: &str) -> Self {
-        let writer = EnvelopeWriter::new(&schema, source_name, database);
+    pub fn new(schema: SourceSchema, config: &Config, topic: &str) -> Self {
+        let mut writer = EnvelopeWriter::new(&schema, &config.source.name, &config.source.database);
+        if config.envelope.inline_schema {
+            writer = writer.with_inline_schema(&schema, topic);
+        }
         let key_columns =
             schema.columns.iter().enumerate().filter(|(_, column)| column.key).map(|(place, _)| place).collect();
         Self { schema, writer, key_columns }
@@ -96,7 +102,8 @@ impl Tables {
     ) -> Result<(), AgentError> {
         let book = SchemaBook::load(context.store.as_ref(), context.source_name(), topic).await?;
         self.by_oid.insert(name.oid, self.tables.len());
-        self.tables.push(CapturedTable { name, lane, book, current: None });
+        let topic = topic.to_owned();
+        self.tables.push(CapturedTable { name, lane, topic, book, current: None });
         Ok(())
     }
 
@@ -185,8 +192,7 @@ impl CapturedTable {
         let schema = self.book.resolve(context.store.as_ref(), &observed, position).await?;
         let version = schema.version;
         if self.current.as_ref().is_none_or(|shape| shape.schema.version != version) {
-            self.current =
-                Some(Shape::new(schema, context.source_name(), &context.config.source.database));
+            self.current = Some(Shape::new(schema, &context.config, &self.topic));
         }
         Ok(version)
     }

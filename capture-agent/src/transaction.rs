@@ -89,6 +89,8 @@ pub struct Outbox {
     /// Where the source will stand once the open transaction is committed.
     reached: PositionRecord,
     header: Vec<u8>,
+    /// Whether values without a row are written so that Debezium's consumers pass them by.
+    inline_schema: bool,
 }
 
 impl Outbox {
@@ -111,7 +113,15 @@ impl Outbox {
             open: None,
             reached: start,
             header: Vec::with_capacity(80),
+            inline_schema: false,
         }
+    }
+
+    /// The same outbox for topics whose envelopes have inline schemas, or not.
+    #[must_use]
+    pub fn with_inline_schema(mut self, inline_schema: bool) -> Self {
+        self.inline_schema = inline_schema;
+        self
     }
 
     /// Adds a topic; gives the index of its lane.
@@ -211,11 +221,12 @@ impl Outbox {
             position: record.position,
         };
         header.encode(&mut self.header);
+        let wrapped = (self.inline_schema && !record.is_envelope).then(|| without_row(record.value));
         let outgoing = Outgoing {
             topic: &lane.registration.topic,
             partition: record.partition,
             key: record.key,
-            value: record.value,
+            value: wrapped.as_deref().unwrap_or(record.value),
             header: Some(&self.header),
         };
         self.producer.send(&outgoing).await?;

@@ -83,6 +83,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// `[http]`
     pub http: HttpConfig,
+    /// `[envelope]`
+    pub envelope: EnvelopeConfig,
 }
 
 /// `[source]`: the database.
@@ -192,6 +194,14 @@ pub struct HttpConfig {
     pub listen: SocketAddr,
 }
 
+/// `[envelope]`: the form of the records.
+#[derive(Debug, Clone, Copy)]
+pub struct EnvelopeConfig {
+    /// Debezium's schema beside each envelope and key, as its consumers in Kafka Connect want it: two to three kilobytes more in
+    /// each record. Default false. firn's own functions read both forms, and a topic may hold both.
+    pub inline_schema: bool,
+}
+
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -254,7 +264,6 @@ impl Config {
         let limits = section("limits");
         let http = section("http");
         let envelope = section("envelope");
-        sections::read_envelope(problems, envelope);
         Self {
             source: SourceConfig::read(problems, source),
             kafka: KafkaConfig::read(problems, kafka),
@@ -263,6 +272,7 @@ impl Config {
             topics: TopicsConfig::read(problems, topics),
             limits: LimitsConfig::read(problems, limits),
             http: HttpConfig::read(problems, http),
+            envelope: EnvelopeConfig::read(problems, envelope),
         }
     }
 

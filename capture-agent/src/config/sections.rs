@@ -7,7 +7,7 @@ use source_postgres::{SslMode, TablePattern};
 
 use super::read::{Problems, SecretReference, Section};
 use super::{
-    HttpConfig, KafkaConfig, LISTEN_DEFAULT, LakeConfig, LakeTableConfig, LimitsConfig, ObjectStoreConfig,
+    EnvelopeConfig, HttpConfig, KafkaConfig, LISTEN_DEFAULT, LakeConfig, LakeTableConfig, LimitsConfig, ObjectStoreConfig,
     PORT_DEFAULT, Secret, SourceConfig, TopicsConfig,
 };
 
@@ -243,16 +243,12 @@ impl HttpConfig {
     }
 }
 
-/// `[envelope]`: the one setting stands for a form that is not built yet, so only its default is taken.
-pub(super) fn read_envelope(problems: &mut Problems<'_>, mut section: Section<'_, '_>) {
-    if section.flag(problems, "inline_schema", false) {
-        problems.add(
-            section.span_of("inline_schema"),
-            &section.field("inline_schema"),
-            "must be false: envelopes with an inline schema are not written by this version",
-        );
+impl EnvelopeConfig {
+    pub(super) fn read(problems: &mut Problems<'_>, mut section: Section<'_, '_>) -> Self {
+        let inline_schema = section.flag(problems, "inline_schema", false);
+        section.finish(problems);
+        Self { inline_schema }
     }
-    section.finish(problems);
 }
 
 /// Fetches a secret from where it is kept.
