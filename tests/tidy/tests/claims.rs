@@ -63,14 +63,17 @@ fn prose(text: &str) -> impl Iterator<Item = &str> {
 fn headings(text: &str) -> impl Iterator<Item = String> {
     prose(text)
         .filter(|line| line.starts_with('#'))
-        .map(|line| {
-            let title = line.trim_start_matches('#').trim().to_lowercase();
-            title
-                .chars()
-                .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'))
-                .map(|c| if c == ' ' { '-' } else { c })
-                .collect()
-        })
+        .map(|line| slug(line.trim_start_matches('#')))
+}
+
+fn slug(title: &str) -> String {
+    title
+        .trim()
+        .to_lowercase()
+        .chars()
+        .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'))
+        .map(|c| if c == ' ' { '-' } else { c })
+        .collect()
 }
 
 /// `path` as seen from the folder of `from`.
@@ -113,6 +116,87 @@ fn dead_mentions(files: &[TextFile]) -> Vec<String> {
         }
     }
     complaints
+}
+
+/// Sections of docs/operations.md that an error or alarm sends its reader to and that are not there. In the code such a
+/// mention is `docs/operations.md, \"A gap\"`, or `«a gap»` for the quotes.
+fn missing_ways_out(files: &[TextFile]) -> Vec<String> {
+    const PAGE: &str = "docs/operations.md";
+    let slugs: Vec<String> = files
+        .iter()
+        .filter(|file| file.path == PAGE)
+        .flat_map(|file| headings(&file.text))
+        .collect();
+    let mut complaints = Vec::new();
+    for file in files
+        .iter()
+        .filter(|file| file.has_extension("rs") && !file.path.starts_with("tests/tidy/"))
+    {
+        for (start, _) in file.text.match_indices(PAGE) {
+            // Names of sections stand close by; what is further on speaks of something else.
+            let near: String = file.text[start + PAGE.len()..].chars().take(60).collect();
+            let named = ["\\\"", "«"]
+                .iter()
+                .find_map(|open| near.split_once(open))
+                .map(|(_, rest)| rest);
+            let Some((name, _)) = named.and_then(|rest| rest.split_once(['\\', '»'])) else {
+                continue;
+            };
+            if !slugs.contains(&slug(name)) {
+                complaints.push(format!("{}: {PAGE} has no section {name:?}", file.path));
+            }
+        }
+    }
+    complaints
+}
+
+/// Metrics and failpoints that docs/operations.md does not tell of. Their names are constants in files of these names.
+fn untold_names(files: &[TextFile]) -> Vec<String> {
+    let page = files.iter().find(|file| file.path == "docs/operations.md");
+    let told = |name: &str| page.is_some_and(|page| page.text.contains(name));
+    let mut complaints = Vec::new();
+    for file in files {
+        let names: Vec<&str> = match file.name() {
+            "failpoint.rs" | "failpoints.rs" => constants(&file.text, ".").collect(),
+            "metrics.rs" if file.path.starts_with("capture-agent/") => {
+                constants(&file.text, "firn_agent_").collect()
+            }
+            "metric.rs" => file
+                .text
+                .lines()
+                .filter_map(|line| {
+                    line.trim()
+                        .strip_prefix("Self::")?
+                        .split_once(" => \"")?
+                        .1
+                        .split('"')
+                        .next()
+                })
+                .filter(|name| name.contains('_'))
+                .collect(),
+            _ => Vec::new(),
+        };
+        for name in names.into_iter().filter(|name| !told(name)) {
+            complaints.push(format!(
+                "{}: docs/operations.md does not tell of {name}",
+                file.path
+            ));
+        }
+    }
+    complaints
+}
+
+/// Values of text constants that hold `part`.
+fn constants<'a>(text: &'a str, part: &'a str) -> impl Iterator<Item = &'a str> {
+    text.lines()
+        .filter_map(|line| {
+            line.strip_prefix("pub const ")?
+                .split_once(": &str = \"")?
+                .1
+                .split('"')
+                .next()
+        })
+        .filter(move |value| value.contains(part))
 }
 
 /// Sub-commands of `./dev` that are written in a document and that the script does not know.
@@ -201,6 +285,8 @@ fn links_lead_somewhere() {
     let root = tree::root();
     tree::expect_none(&dead_links(tree::files(), |path| root.join(path).exists()));
     tree::expect_none(&dead_mentions(tree::files()));
+    tree::expect_none(&missing_ways_out(tree::files()));
+    tree::expect_none(&untold_names(tree::files()));
 }
 
 #[test]
@@ -235,6 +321,36 @@ fn dead_link_is_named() {
     assert_eq!(
         dead_mentions(&[files[0].clone(), code]),
         ["src/a.rs: docs/adr/009 is not there"]
+    );
+}
+
+#[test]
+fn section_that_an_error_names_and_that_is_missing_is_named() {
+    let page = TextFile::new("docs/operations.md", "## Ways out\n### A gap\n");
+    let code = "#[error(\"see docs/operations.md, \\\"A gap\\\"\")] #[error(\"see docs/operations.md says under «lost»\")]";
+    let files = [page, TextFile::new("crates/a/src/error.rs", code)];
+    assert_eq!(
+        missing_ways_out(&files),
+        ["crates/a/src/error.rs: docs/operations.md has no section \"lost\""]
+    );
+}
+
+#[test]
+fn metric_or_failpoint_that_is_not_told_of_is_named() {
+    let page = TextFile::new("docs/operations.md", "`a.b` `x_total`");
+    let failpoints = "pub const A: &str = \"a.b\";\npub const C: &str = \"c.d\";\n";
+    let metrics = "            Self::X => \"x_total\",\n            Self::Y => \"y_total\",\n";
+    let files = [
+        page,
+        TextFile::new("crates/a/src/failpoints.rs", failpoints),
+        TextFile::new("crates/a/src/metric.rs", metrics),
+    ];
+    assert_eq!(
+        untold_names(&files),
+        [
+            "crates/a/src/failpoints.rs: docs/operations.md does not tell of c.d",
+            "crates/a/src/metric.rs: docs/operations.md does not tell of y_total",
+        ]
     );
 }
 

@@ -2,8 +2,8 @@
 
 use crate::tree::{self, Dependency, Package};
 
-/// A crate that speaks to an outside world, and the packages that may name it. Packages below `tests/` may name those
-/// that are marked.
+/// A crate that speaks to an outside world, and the packages that may name it. Packages below `tests/`, and the tests of
+/// any package, may name those that are marked.
 const HOMES: [(&str, &[&str], bool); 12] = [
     ("rdkafka", &["capture-agent", "event-source"], true),
     ("aws-sdk-s3", &["object-io"], false),
@@ -55,7 +55,8 @@ fn complaints(packages: &[Package]) -> Vec<String> {
                 continue;
             };
             let at_home = homes.contains(&package.name.as_str());
-            if !(at_home || *tests && package.folder.starts_with("tests/")) {
+            let in_tests = dependency.dev || package.folder.starts_with("tests/");
+            if !(at_home || *tests && in_tests) {
                 complaints.push(format!(
                     "{} names {world}, whose home is {}",
                     package.name,
