@@ -17,8 +17,9 @@ use crate::error::SourceError;
 ///
 /// - `search_path`: types and `regclass` values print with their schema, whoever logs in.
 /// - `row_security=off`: a policy that would hide rows from a copy is an error instead of a gap.
+/// - `client_min_messages`: a publication that is missing is only a warning to PostgreSQL 18, which must reach us.
 /// - time-outs of role or database must not cut a long copy.
-pub const SESSION_SETTINGS: [(&str, &str); 9] = [
+pub const SESSION_SETTINGS: [(&str, &str); 10] = [
     ("datestyle", "ISO"),
     ("intervalstyle", "postgres"),
     ("extra_float_digits", "1"),
@@ -26,6 +27,7 @@ pub const SESSION_SETTINGS: [(&str, &str); 9] = [
     ("bytea_output", "hex"),
     ("search_path", "pg_catalog"),
     ("row_security", "off"),
+    ("client_min_messages", "warning"),
     ("statement_timeout", "0"),
     ("idle_in_transaction_session_timeout", "0"),
 ];

@@ -392,6 +392,3 @@ async fn publication_problems(
     }
     Ok(found)
 }
-
-#[cfg(test)]
-mod tests;

@@ -23,7 +23,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::decode::POSTGRES_EPOCH_US;
-use crate::error::{Answering, SourceError};
+use crate::error::{Answering, ServerMessage, SourceError};
 use crate::wire::{FRAME_HEADER_BYTES, Wire, frame_size, server_message};
 
 /// Longest time between two status updates: a sixth of the default `wal_sender_timeout` of 60 s.
@@ -342,6 +342,13 @@ impl Pump {
                 b'E' => return Err(answering.error(server_message(&body, answering))),
                 b'N' => {
                     let notice = server_message(&body, answering);
+                    if skips_publication(&notice) {
+                        let slot = self.slot.clone();
+                        return Err(SourceError::PublicationMissing {
+                            slot,
+                            server: notice,
+                        });
+                    }
                     tracing::debug!(slot = self.slot, sqlstate = notice.sqlstate, "notice");
                 }
                 b'S' => {}
@@ -432,6 +439,12 @@ impl Pump {
             tracing::debug!(slot = self.slot, %error, "no last acknowledgement");
         }
     }
+}
+
+/// Whether the server goes on without a publication, which PostgreSQL 18 does with a warning of a code of its own
+/// (`LoadPublications` in `pgoutput.c`; older ones end the stream with an error). Its changes would be missing unseen.
+fn skips_publication(notice: &ServerMessage) -> bool {
+    notice.severity == "WARNING" && notice.sqlstate == "55000"
 }
 
 /// Looks at the whole `CopyData` frames at the front; nothing is copied.

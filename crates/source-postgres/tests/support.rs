@@ -157,11 +157,16 @@ pub(crate) async fn transaction(stream: &mut ReplicationStream) -> Vec<String> {
 
 /// What ends the stream.
 pub(crate) async fn end_of(stream: &mut ReplicationStream) -> SourceError {
-    loop {
-        if let Err(error) = next(stream).await {
-            return error;
+    let reading = async {
+        loop {
+            if let Err(error) = stream.next().await {
+                return error;
+            }
         }
-    }
+    };
+    tokio::time::timeout(PATIENCE, reading)
+        .await
+        .expect("an end in time")
 }
 
 /// Asks again until the answer is `t`; the server answers at its own pace.
