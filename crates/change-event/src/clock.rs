@@ -31,7 +31,10 @@ pub trait IdSource: Debug + Send + Sync {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "the one home of the system clock")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one home of the system clock"
+    )]
     fn now_us(&self) -> i64 {
         SystemTime::now()
             .duration_since(UNIX_EPOCH)

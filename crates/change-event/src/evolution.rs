@@ -64,7 +64,11 @@ pub fn next_schema(
         })
         .collect();
     for old in old_columns {
-        if !kept.iter().flatten().any(|column| column.field_id == old.field_id) {
+        if !kept
+            .iter()
+            .flatten()
+            .any(|column| column.field_id == old.field_id)
+        {
             retired.push(RetiredColumn {
                 id: old.id,
                 field_id: old.field_id,
@@ -75,8 +79,10 @@ pub fn next_schema(
         }
     }
 
-    let mut taken: HashSet<String> =
-        retired.iter().map(|column| column.lake_name.to_lowercase()).collect();
+    let mut taken: HashSet<String> = retired
+        .iter()
+        .map(|column| column.lake_name.to_lowercase())
+        .collect();
     taken.extend(RESERVED_NAMES.iter().map(|name| (*name).to_owned()));
     // A column that is not renamed keeps its lake name; it has first choice.
     for (now, old) in observed.columns.iter().zip(&kept) {
@@ -123,12 +129,23 @@ pub fn next_schema(
         retired,
         next_field_id,
     };
-    if previous.is_some_and(|schema| schema.same_shape(&next)) { None } else { Some(next) }
+    if previous.is_some_and(|schema| schema.same_shape(&next)) {
+        None
+    } else {
+        Some(next)
+    }
 }
 
 /// Names of firn's own lake columns and of the partition field: a source column of that name gets `__v2`.
-pub const RESERVED_NAMES: [&str; 7] =
-    ["_op", "_pos", "_source_ts", "_schema_version", "_unavailable", "_exact", "_day"];
+pub const RESERVED_NAMES: [&str; 7] = [
+    "_op",
+    "_pos",
+    "_source_ts",
+    "_schema_version",
+    "_unavailable",
+    "_exact",
+    "_day",
+];
 
 fn free_name(name: &str, taken: &mut HashSet<String>) -> String {
     let mut candidate = name.to_owned();
@@ -177,13 +194,23 @@ mod tests {
     }
 
     fn names(schema: &SourceSchema) -> Vec<(i32, &str)> {
-        schema.columns.iter().map(|c| (c.field_id, c.lake_name.as_str())).collect()
+        schema
+            .columns
+            .iter()
+            .map(|c| (c.field_id, c.lake_name.as_str()))
+            .collect()
     }
 
     #[test]
     fn first_version_numbers_columns_in_source_order() {
-        let schema = first(vec![column(1, "id", ColumnType::Long), column(2, "a", ColumnType::String)]);
-        assert_eq!((schema.version, names(&schema)), (1, vec![(100, "id"), (101, "a")]));
+        let schema = first(vec![
+            column(1, "id", ColumnType::Long),
+            column(2, "a", ColumnType::String),
+        ]);
+        assert_eq!(
+            (schema.version, names(&schema)),
+            (1, vec![(100, "id"), (101, "a")])
+        );
     }
 
     #[test]
@@ -195,37 +222,82 @@ mod tests {
 
     #[test]
     fn rename_keeps_the_field_id() {
-        let v1 = first(vec![column(1, "id", ColumnType::Long), column(2, "a", ColumnType::String)]);
-        let v2 = next(&v1, vec![column(1, "id", ColumnType::Long), column(2, "b", ColumnType::String)]);
+        let v1 = first(vec![
+            column(1, "id", ColumnType::Long),
+            column(2, "a", ColumnType::String),
+        ]);
+        let v2 = next(
+            &v1,
+            vec![
+                column(1, "id", ColumnType::Long),
+                column(2, "b", ColumnType::String),
+            ],
+        );
         assert_eq!((v2.version, names(&v2)), (2, vec![(100, "id"), (101, "b")]));
         assert!(v2.retired.is_empty());
     }
 
     #[test]
     fn swapped_names_stay_renames() {
-        let v1 = first(vec![column(1, "a", ColumnType::Int), column(2, "b", ColumnType::Int)]);
-        let v2 = next(&v1, vec![column(1, "b", ColumnType::Int), column(2, "a", ColumnType::Int)]);
+        let v1 = first(vec![
+            column(1, "a", ColumnType::Int),
+            column(2, "b", ColumnType::Int),
+        ]);
+        let v2 = next(
+            &v1,
+            vec![
+                column(1, "b", ColumnType::Int),
+                column(2, "a", ColumnType::Int),
+            ],
+        );
         assert_eq!(names(&v2), vec![(100, "b"), (101, "a")]);
     }
 
     #[test]
     fn widening_keeps_and_narrowing_starts_a_new_column() {
-        let narrow = ColumnType::Decimal { precision: 10, scale: 2 };
-        let wide = ColumnType::Decimal { precision: 12, scale: 2 };
-        let v1 = first(vec![column(1, "id", ColumnType::Int), column(2, "n", narrow)]);
-        let v2 = next(&v1, vec![column(1, "id", ColumnType::Long), column(2, "n", wide)]);
+        let narrow = ColumnType::Decimal {
+            precision: 10,
+            scale: 2,
+        };
+        let wide = ColumnType::Decimal {
+            precision: 12,
+            scale: 2,
+        };
+        let v1 = first(vec![
+            column(1, "id", ColumnType::Int),
+            column(2, "n", narrow),
+        ]);
+        let v2 = next(
+            &v1,
+            vec![column(1, "id", ColumnType::Long), column(2, "n", wide)],
+        );
         assert_eq!(names(&v2), vec![(100, "id"), (101, "n")]);
         assert_eq!(v2.columns[0].column_type, ColumnType::Long);
-        let v3 = next(&v2, vec![column(1, "id", ColumnType::Long), column(2, "n", narrow)]);
+        let v3 = next(
+            &v2,
+            vec![column(1, "id", ColumnType::Long), column(2, "n", narrow)],
+        );
         assert_eq!(names(&v3), vec![(100, "id"), (102, "n__v2")]);
-        assert_eq!((v3.retired[0].field_id, v3.retired[0].lake_name.as_str()), (101, "n"));
+        assert_eq!(
+            (v3.retired[0].field_id, v3.retired[0].lake_name.as_str()),
+            (101, "n")
+        );
     }
 
     #[test]
     fn dropped_column_is_kept_and_its_name_not_reused() {
-        let v1 = first(vec![column(1, "id", ColumnType::Int), column(2, "a", ColumnType::Int)]);
+        let v1 = first(vec![
+            column(1, "id", ColumnType::Int),
+            column(2, "a", ColumnType::Int),
+        ]);
         let v2 = next(&v1, vec![column(1, "id", ColumnType::Int)]);
-        let v3 = next(&v2, vec![column(1, "id", ColumnType::Int), column(3, "A", ColumnType::Int)]);
+        let v3 = next(
+            &v2,
+            vec![
+                column(1, "id", ColumnType::Int),
+                column(3, "A", ColumnType::Int),
+            ],
+        );
         assert_eq!(names(&v3), vec![(100, "id"), (102, "A__v2")]);
         assert_eq!(v3.retired.len(), 1);
     }

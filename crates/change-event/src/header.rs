@@ -53,7 +53,9 @@ impl RecordKind {
 }
 
 /// The last committed record of a partition before an epoch began.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 pub struct Predecessor {
     /// Epoch of the agent that wrote it.
     pub epoch: u64,
@@ -122,7 +124,9 @@ impl RecordHeader {
     /// # Errors
     /// [`HeaderError`], each a reason to quarantine the record.
     pub fn decode(bytes: &[u8]) -> Result<Self, HeaderError> {
-        let malformed = || HeaderError::Malformed { length: bytes.len() };
+        let malformed = || HeaderError::Malformed {
+            length: bytes.len(),
+        };
         let (format, rest) = bytes.split_first().ok_or_else(malformed)?;
         if *format != FORMAT {
             return Err(HeaderError::UnknownFormat);
@@ -138,8 +142,10 @@ impl RecordHeader {
             (1, rest) => {
                 let (epoch, rest) = rest.split_first_chunk().ok_or_else(malformed)?;
                 let (pseq, rest) = rest.split_first_chunk().ok_or_else(malformed)?;
-                let predecessor =
-                    Predecessor { epoch: u64::from_be_bytes(*epoch), pseq: u64::from_be_bytes(*pseq) };
+                let predecessor = Predecessor {
+                    epoch: u64::from_be_bytes(*epoch),
+                    pseq: u64::from_be_bytes(*pseq),
+                };
                 (Some(predecessor), rest)
             }
             _ => return Err(malformed()),
@@ -177,10 +183,20 @@ mod tests {
 
     #[test]
     fn every_kind_reads_back() {
-        let kinds =
-            [RecordKind::Change, RecordKind::Reference, RecordKind::CopyAnnouncement, RecordKind::Marker];
+        let kinds = [
+            RecordKind::Change,
+            RecordKind::Reference,
+            RecordKind::CopyAnnouncement,
+            RecordKind::Marker,
+        ];
         for kind in kinds {
-            for predecessor in [None, Some(Predecessor { epoch: 4, pseq: 1000 })] {
+            for predecessor in [
+                None,
+                Some(Predecessor {
+                    epoch: 4,
+                    pseq: 1000,
+                }),
+            ] {
                 let header = sample(kind, predecessor);
                 let mut bytes = Vec::new();
                 header.encode(&mut bytes);
@@ -194,7 +210,10 @@ mod tests {
 
     #[test]
     fn newer_format_is_refused() {
-        assert_eq!(RecordHeader::decode(&[2, 0]), Err(HeaderError::UnknownFormat));
+        assert_eq!(
+            RecordHeader::decode(&[2, 0]),
+            Err(HeaderError::UnknownFormat)
+        );
     }
 
     proptest! {

@@ -10,7 +10,10 @@ use crate::position::Position;
 /// One version of a source schema: created once, never changed.
 #[must_use]
 pub fn schema_document(source: &str, topic: &str, version: u32) -> String {
-    format!("control/schema/{}/{topic}/{version:010}.json", escape(source))
+    format!(
+        "control/schema/{}/{topic}/{version:010}.json",
+        escape(source)
+    )
 }
 
 /// Folder of the registrations of all topics.
@@ -67,13 +70,22 @@ pub fn reference(source: &str, topic: &str, id: &str) -> String {
 /// A record that can never succeed.
 #[must_use]
 pub fn quarantine(source: &str, table: &str, topic: &str, partition: u32, offset: i64) -> String {
-    format!("quarantine/{}/{}/{topic}-{partition:05}-{offset:020}.json", escape(source), escape(table))
+    format!(
+        "quarantine/{}/{}/{topic}-{partition:05}-{offset:020}.json",
+        escape(source),
+        escape(table)
+    )
 }
 
 /// A row change that the agent cannot write as an envelope; it has no offset yet, so its position names it.
 #[must_use]
 pub fn source_quarantine(source: &str, table: &str, topic: &str, position: Position) -> String {
-    format!("quarantine/{}/{}/{topic}-at-{}.json", escape(source), escape(table), position.to_hex())
+    format!(
+        "quarantine/{}/{}/{topic}-at-{}.json",
+        escape(source),
+        escape(table),
+        position.to_hex()
+    )
 }
 
 /// Location of a lake table below the bucket.

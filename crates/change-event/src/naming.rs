@@ -62,8 +62,18 @@ mod tests {
 
     #[test]
     fn topic_names_are_plain_where_they_can_be_and_never_meet() {
-        assert_eq!(topic_name("shop", "public", "order_lines"), "shop.public.order_lines");
-        let awkward = [("a.b", "c"), ("a", "b.c"), ("a-2eb", "c"), ("A", "b"), ("a", "B"), ("a b", "ü\"")];
+        assert_eq!(
+            topic_name("shop", "public", "order_lines"),
+            "shop.public.order_lines"
+        );
+        let awkward = [
+            ("a.b", "c"),
+            ("a", "b.c"),
+            ("a-2eb", "c"),
+            ("A", "b"),
+            ("a", "B"),
+            ("a b", "ü\""),
+        ];
         let names: HashSet<_> = awkward.iter().map(|(s, t)| topic_name("p", s, t)).collect();
         assert_eq!(names.len(), awkward.len());
         for name in names {

@@ -49,7 +49,10 @@ mod tests {
 
     #[test]
     fn keys_spread_and_keyless_records_stay_together() {
-        let map = PartitionMap { version: 1, partitions: 4 };
+        let map = PartitionMap {
+            version: 1,
+            partitions: 4,
+        };
         let mut seen = [0u32; 4];
         for id in 0..4000 {
             let key = format!("{{\"id\":{id}}}");

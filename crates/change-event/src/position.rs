@@ -17,7 +17,9 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 /// A log sequence number of PostgreSQL: bytes since the start of the write-ahead log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Lsn(pub u64);
 
@@ -31,7 +33,9 @@ impl FromStr for Lsn {
     type Err = PositionError;
 
     fn from_str(text: &str) -> Result<Self, PositionError> {
-        let malformed = || PositionError::MalformedLsn { text: text.to_owned() };
+        let malformed = || PositionError::MalformedLsn {
+            text: text.to_owned(),
+        };
         let (high, low) = text.split_once('/').ok_or_else(malformed)?;
         let half = |digits: &str| u32::from_str_radix(digits, 16).map_err(|_source| malformed());
         Ok(Self(u64::from(half(high)?) << 32 | u64::from(half(low)?)))
@@ -101,13 +105,25 @@ impl Position {
     /// A streamed change.
     #[must_use]
     pub const fn stream(incarnation: u32, commit_lsn: Lsn, ordinal: u64) -> Self {
-        Self { incarnation, commit_lsn, place: Place::Stream { ordinal } }
+        Self {
+            incarnation,
+            commit_lsn,
+            place: Place::Stream { ordinal },
+        }
     }
 
     /// A copied row.
     #[must_use]
     pub const fn copy(incarnation: u32, copy_lsn: Lsn, copy_id: u32, chunk: u32, row: u64) -> Self {
-        Self { incarnation, commit_lsn: copy_lsn, place: Place::Copy { copy_id, chunk, row } }
+        Self {
+            incarnation,
+            commit_lsn: copy_lsn,
+            place: Place::Copy {
+                copy_id,
+                chunk,
+                row,
+            },
+        }
     }
 
     /// The lane it belongs to.
@@ -124,7 +140,11 @@ impl Position {
         out.extend_from_slice(&self.incarnation.to_be_bytes());
         out.extend_from_slice(&self.commit_lsn.0.to_be_bytes());
         match self.place {
-            Place::Copy { copy_id, chunk, row } => {
+            Place::Copy {
+                copy_id,
+                chunk,
+                row,
+            } => {
                 out.push(LANE_COPY);
                 out.extend_from_slice(&copy_id.to_be_bytes());
                 out.extend_from_slice(&chunk.to_be_bytes());
@@ -142,7 +162,9 @@ impl Position {
     /// # Errors
     /// [`PositionError::MalformedPosition`] on an unknown lane or a wrong length.
     pub fn decode(bytes: &[u8]) -> Result<Self, PositionError> {
-        let malformed = PositionError::MalformedPosition { length: bytes.len() };
+        let malformed = PositionError::MalformedPosition {
+            length: bytes.len(),
+        };
         let parse = || -> Option<Self> {
             let (incarnation, rest) = bytes.split_first_chunk::<4>()?;
             let (lsn, rest) = rest.split_first_chunk::<8>()?;
@@ -157,7 +179,9 @@ impl Position {
                         row: u64::from_be_bytes(rest.try_into().ok()?),
                     }
                 }
-                LANE_STREAM => Place::Stream { ordinal: u64::from_be_bytes(rest.try_into().ok()?) },
+                LANE_STREAM => Place::Stream {
+                    ordinal: u64::from_be_bytes(rest.try_into().ok()?),
+                },
                 _ => return None,
             };
             Some(Self {
@@ -177,7 +201,9 @@ impl Position {
         out.clear();
         for byte in bytes {
             for nibble in [byte >> 4, byte & 0xF] {
-                out.push(char::from(DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0')));
+                out.push(char::from(
+                    DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0'),
+                ));
             }
         }
     }
@@ -196,7 +222,11 @@ impl Position {
     /// [`PositionError::MalformedPosition`] if it is not hexadecimal or no position.
     pub fn from_hex(text: &str) -> Result<Self, PositionError> {
         let malformed = PositionError::MalformedPosition { length: text.len() };
-        let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|value| u8::try_from(value).ok());
+        let digit = |byte: u8| {
+            char::from(byte)
+                .to_digit(16)
+                .and_then(|value| u8::try_from(value).ok())
+        };
         let mut bytes = Vec::with_capacity(29);
         for pair in text.as_bytes().chunks(2) {
             match pair {
@@ -214,8 +244,16 @@ impl Position {
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.place {
-            Place::Copy { copy_id, chunk, row } => {
-                write!(f, "{} copy {copy_id} chunk {chunk} row {row}", self.commit_lsn)
+            Place::Copy {
+                copy_id,
+                chunk,
+                row,
+            } => {
+                write!(
+                    f,
+                    "{} copy {copy_id} chunk {chunk} row {row}",
+                    self.commit_lsn
+                )
             }
             Place::Stream { ordinal } => write!(f, "{} change {ordinal}", self.commit_lsn),
         }
@@ -243,15 +281,21 @@ mod tests {
 
     fn any_position() -> impl Strategy<Value = Position> {
         let number = prop_oneof![0..3u64, Just(u64::MAX)];
-        (0..3u32, number.clone(), any::<bool>(), 0..2u32, 0..2u32, number).prop_map(
-            |(incarnation, lsn, copy, copy_id, chunk, last)| {
+        (
+            0..3u32,
+            number.clone(),
+            any::<bool>(),
+            0..2u32,
+            0..2u32,
+            number,
+        )
+            .prop_map(|(incarnation, lsn, copy, copy_id, chunk, last)| {
                 if copy {
                     Position::copy(incarnation, Lsn(lsn), copy_id, chunk, last)
                 } else {
                     Position::stream(incarnation, Lsn(lsn), last)
                 }
-            },
-        )
+            })
     }
 
     proptest! {

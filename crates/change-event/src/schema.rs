@@ -65,7 +65,10 @@ impl ColumnType {
             | (Self::String | Self::Carrier, Self::String | Self::Carrier) => true,
             (
                 Self::Decimal { precision, scale },
-                Self::Decimal { precision: wider_precision, scale: wider_scale },
+                Self::Decimal {
+                    precision: wider_precision,
+                    scale: wider_scale,
+                },
             ) => scale == wider_scale && wider_precision >= precision,
             (from, to) => from == to,
         }
