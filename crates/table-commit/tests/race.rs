@@ -2,13 +2,15 @@
 //!
 //! The seed of a failure is printed; `FIRN_SEED=<n>` runs that one alone.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use change_event::{Lsn, Position, Predecessor, RecordHeader, RecordKind};
+use object_io::ObjectStore;
 use table_commit::{
-    CombineOutcome, CommitError, Committer, Frontier, Intent, Limits, RecordIdentity, SlotOutcome,
-    Verdict, judge,
+    Catalog, CombineOutcome, CommitError, Committer, Frontier, Intent, Limits, LoadedTable,
+    RecordIdentity, SlotOutcome, SwapOutcome, Verdict, judge,
 };
 use test_kit::{FaultPlan, FaultyCatalog, FaultyStore, Seed, SeededIds};
 
@@ -189,12 +191,49 @@ async fn combine(committer: &Committer) -> Result<CombineOutcome, CommitError> {
     Ok(outcome)
 }
 
+/// Another engine, which knows nothing of firn: sets a table property by compare-and-set, once more each time.
+async fn stranger(world: World, wins: Arc<AtomicUsize>) {
+    while wins.load(Ordering::Relaxed) < STRANGER_WINS {
+        for _ in 0..40 {
+            tokio::task::yield_now().await;
+        }
+        let Some(pointer) = world.catalog.pointer(&name()).await.unwrap() else { continue };
+        let table = world.table().await;
+        if table.pointer.version != pointer.version {
+            continue;
+        }
+        let count = property(&table) + 1;
+        let builder = table.metadata.as_ref().clone().into_builder(Some(pointer.metadata_location.clone()));
+        let properties = HashMap::from([(STRANGER.to_owned(), count.to_string())]);
+        let metadata = builder.set_properties(properties).unwrap().build().unwrap().metadata;
+        let location = format!("{}/metadata/v{}-{count}.metadata.json", metadata.location(), pointer.version.0);
+        let body = serde_json::to_vec(&metadata).unwrap().into();
+        world.store.put(location.strip_prefix("s3://lake/").unwrap(), body).await.unwrap();
+        for _ in 0..8 {
+            tokio::task::yield_now().await;
+        }
+        let swap = world.catalog.swap(&name(), &pointer, &location, &metadata).await.unwrap();
+        if swap == SwapOutcome::Swapped {
+            wins.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+const STRANGER_WINS: usize = 12;
+const STRANGER: &str = "stranger.count";
+
+fn property(table: &LoadedTable) -> usize {
+    table.metadata.properties().get(STRANGER).map_or(0, |count| count.parse().unwrap())
+}
+
 /// The table holds exactly the rows that its own state says it covers.
-async fn check(world: &World) {
+async fn check(world: &World, reached: &mut [u64]) {
     let Some(table) = world.committer.load(&name()).await.unwrap() else { return };
     let rows = world.table_rows(&table.metadata).await;
     for partition in 0..PARTITIONS {
         let covered = table.frontier(partition).unwrap().stream.map_or(0, |last| last.commit_lsn.0);
+        let before = std::mem::replace(&mut reached[usize::try_from(partition).unwrap()], covered);
+        assert!(before <= covered, "a frontier went back");
         let mut found: Vec<(i64, u64)> = rows
             .iter()
             .filter(|(_, position)| position.incarnation == partition)
@@ -249,15 +288,18 @@ async fn run(seed_number: u64) -> (usize, u64) {
             }
         });
     }
+    let wins = Arc::new(AtomicUsize::new(0));
+    combiners.spawn(stranger(world.clone(), wins.clone()));
+    let mut reached = [0; 2];
     while let Some(done) = ingests.join_next().await {
         done.unwrap();
-        check(&world).await;
+        check(&world, &mut reached).await;
     }
     // The last combiner works in calm; what is late may still land, before and after.
     plan.calm();
     let last = faulty(seed.next());
     loop {
-        check(&world).await;
+        check(&world, &mut reached).await;
         match combine(&last).await {
             Ok(CombineOutcome::NothingStaged) => break,
             Ok(_) => {}
@@ -265,8 +307,9 @@ async fn run(seed_number: u64) -> (usize, u64) {
         }
     }
     combiners.shutdown().await;
-    check(&world).await;
+    check(&world, &mut reached).await;
     let table = world.table().await;
+    assert_eq!(property(&table), wins.load(Ordering::Relaxed), "a stranger's commit was lost");
     for partition in 0..PARTITIONS {
         let covered = table.frontier(partition).unwrap().stream.unwrap().commit_lsn.0;
         assert_eq!(covered, CHANGES, "everything is in the table");
