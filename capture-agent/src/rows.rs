@@ -218,6 +218,8 @@ impl Place<'_> {
             return Err(AgentError::StreamOrder { what: "a change for no topic" });
         };
         let partition = lane.registration.partition_map.partition_of(key);
+        let mut key_buffer = Vec::new();
+        let key = key.map(|key| self.shape.writer.record_key(key, &mut key_buffer));
         let size_bytes = u64::try_from(value.len() + key.map_or(0, <[u8]>::len)).unwrap_or(u64::MAX);
         let by_reference = size_bytes > self.context.config.limits.record_max_bytes;
         let reference = if by_reference {

@@ -10,6 +10,7 @@
 
 use std::time::Duration;
 
+use change_event::envelope::without_row;
 use change_event::{Lsn, Position, Predecessor, RecordHeader, RecordKind, TopicRegistration};
 use object_io::failpoint;
 use tokio::time::Instant;
@@ -221,7 +222,9 @@ impl Outbox {
             position: record.position,
         };
         header.encode(&mut self.header);
-        let wrapped = (self.inline_schema && !record.is_envelope).then(|| without_row(record.value));
+        // What is no envelope (a reference, an announcement, a change set aside) gets the form of one without a row.
+        let wrapped = (self.inline_schema && !record.value.starts_with(b"{\"schema\":"))
+            .then(|| without_row(record.value));
         let outgoing = Outgoing {
             topic: &lane.registration.topic,
             partition: record.partition,
@@ -271,6 +274,7 @@ impl Outbox {
         }
         let key = position_key(&self.source_name);
         send_progress(&self.producer, &self.progress_topic, &key, &self.reached).await?;
+        self.producer.delivered().await?;
         failpoint::hit(failpoints::BEFORE_COMMIT);
         self.producer.commit().await?;
         failpoint::hit(failpoints::AFTER_COMMIT);
@@ -280,6 +284,14 @@ impl Outbox {
             bytes: open.bytes,
             open_for: open.since.elapsed(),
         }))
+    }
+
+    /// Waits until the broker has everything that was handed over; nothing is committed by that.
+    ///
+    /// # Errors
+    /// Those of [`Producer::delivered`].
+    pub async fn delivered(&self) -> Result<(), AgentError> {
+        self.producer.delivered().await
     }
 
     /// Writes the position once more, to hear from the broker whether this session still owns the source.

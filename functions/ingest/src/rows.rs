@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use change_event::envelope::bare_value;
 use change_event::{EnvelopeView, Position, RecordHeader, RecordKind, SourceSchema};
 use table_file::{
     ChangeBatch, ChangeRow, CopyAnnouncement, EncodedFile, FileError, RowError, StagedFile, encode,
@@ -106,7 +107,7 @@ fn push(
 }
 
 fn announced_files(value: &[u8], data_location: &str) -> Result<Vec<StagedFile>, Reason> {
-    let announcement: CopyAnnouncement = serde_json::from_slice(value)
+    let announcement: CopyAnnouncement = serde_json::from_slice(bare_value(value))
         .map_err(|_source| Reason::Announcement("it cannot be read"))?;
     let folder = format!("{data_location}/");
     if announcement

@@ -10,7 +10,7 @@
 //! Cost, warm: one PUT for each data file, one for the slot, no GET.
 
 use bytes::Bytes;
-use change_event::envelope::Reference;
+use change_event::envelope::{Reference, bare_value};
 use change_event::{RecordHeader, RecordKind};
 use futures_util::future::try_join_all;
 use object_io::failpoint;
@@ -474,7 +474,7 @@ fn encode(
 /// The key of the object that a record stands for.
 fn reference_key(value: &[u8]) -> Result<String, Reason> {
     let reference: Reference =
-        serde_json::from_slice(value).map_err(|_source| Reason::Reference("it cannot be read"))?;
+        serde_json::from_slice(bare_value(value)).map_err(|_source| Reason::Reference("it cannot be read"))?;
     if !reference.firn_reference.starts_with(REFERENCE_FOLDER) {
         return Err(Reason::Reference(
             "it leads out of the folder of references",
