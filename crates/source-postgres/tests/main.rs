@@ -5,7 +5,8 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "tests"
+    clippy::too_many_lines,
+    reason = "tests: a scenario against one server reads in one piece"
 )]
 
 mod catalog;

@@ -74,10 +74,6 @@ impl Drop for PostgresServer {
 
 /// The folder of programs, if the environment names one.
 #[must_use]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the one place where tests learn of the servers' programs"
-)]
 pub fn programs() -> Option<PathBuf> {
     std::env::var_os(PROGRAMS_VARIABLE)
         .filter(|value| !value.is_empty())
