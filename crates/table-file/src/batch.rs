@@ -105,7 +105,11 @@ impl ChangeBatch {
     /// An empty batch for rows of this schema version.
     #[must_use]
     pub fn new(schema: &SourceSchema) -> Self {
-        let by_name = schema.columns.iter().enumerate().map(|(at, c)| (c.name.clone(), at));
+        let by_name = schema
+            .columns
+            .iter()
+            .enumerate()
+            .map(|(at, c)| (c.name.clone(), at));
         Self {
             layout: Layout {
                 schema_version: schema.version,
@@ -130,10 +134,15 @@ impl ChangeBatch {
             Operation::Delete => (row.before, "before"),
             Operation::Truncate => return Err(RowError::NoRowOperation { letter }),
         };
-        let image = image.ok_or(RowError::ImageMissing { letter, image: name })?;
+        let image = image.ok_or(RowError::ImageMissing {
+            letter,
+            image: name,
+        })?;
         let day = day_of(row.source_ts_us).ok_or(RowError::SourceTime)?;
-        let columns =
-            self.days.entry(day).or_insert_with(|| DayColumns::new(&self.layout.columns));
+        let columns = self
+            .days
+            .entry(day)
+            .or_insert_with(|| DayColumns::new(&self.layout.columns));
         let rows = columns.own.len();
         let pushed = columns.push(&self.layout, &mut self.scratch, row, image);
         match pushed {
@@ -175,7 +184,11 @@ impl ChangeBatch {
                 arrays.push(column.finish()?);
             }
             let rows = RecordBatch::try_new(Arc::clone(&self.layout.arrow), arrays)?;
-            batches.push(DayBatch { day, schema_version, rows });
+            batches.push(DayBatch {
+                day,
+                schema_version,
+                rows,
+            });
         }
         Ok(batches)
     }
@@ -185,7 +198,10 @@ impl DayColumns {
     fn new(columns: &[change_event::Column]) -> Self {
         Self {
             own: OwnColumns::new(),
-            columns: columns.iter().map(|column| Column::new(column.column_type)).collect(),
+            columns: columns
+                .iter()
+                .map(|column| Column::new(column.column_type))
+                .collect(),
         }
     }
 
@@ -216,18 +232,23 @@ impl DayColumns {
                 return Err(key_without_value(column));
             }
             values.push_null();
-            let named = row.operation == Operation::Delete
-                || self.own.push_unavailable(&column.lake_name);
+            let named =
+                row.operation == Operation::Delete || self.own.push_unavailable(&column.lake_name);
             if !named {
                 return Err(batch_full(column));
             }
         }
         scratch.position.clear();
         row.position.encode(&mut scratch.position);
-        if self.own.push_row(row.operation.letter(), &scratch.position, row.source_ts_us) {
+        if self
+            .own
+            .push_row(row.operation.letter(), &scratch.position, row.source_ts_us)
+        {
             Ok(())
         } else {
-            Err(RowError::BatchFull { column: "_pos".to_owned() })
+            Err(RowError::BatchFull {
+                column: "_pos".to_owned(),
+            })
         }
     }
 
@@ -242,19 +263,31 @@ impl DayColumns {
         let mut next = 0;
         for field in image {
             let (name, cell) = field?;
-            let in_order = layout.columns.get(next).is_some_and(|column| name.matches(&column.name));
+            let in_order = layout
+                .columns
+                .get(next)
+                .is_some_and(|column| name.matches(&column.name));
             let at = if in_order {
                 next
             } else {
                 let name = name.to_text();
-                *layout.by_name.get(&*name).ok_or_else(|| RowError::UnknownColumn {
-                    column: name.into_owned(),
-                    schema_version: layout.schema_version,
-                })?
+                *layout
+                    .by_name
+                    .get(&*name)
+                    .ok_or_else(|| RowError::UnknownColumn {
+                        column: name.into_owned(),
+                        schema_version: layout.schema_version,
+                    })?
             };
             next = at + 1;
-            if self.columns.get(at).is_some_and(|values| values.len() > rows) {
-                return Err(RowError::DuplicateColumn { column: name.to_text().into_owned() });
+            if self
+                .columns
+                .get(at)
+                .is_some_and(|values| values.len() > rows)
+            {
+                return Err(RowError::DuplicateColumn {
+                    column: name.to_text().into_owned(),
+                });
             }
             self.push_value(layout, at, Input::of_raw(cell, scratch))?;
         }
@@ -275,13 +308,9 @@ impl DayColumns {
     }
 
     #[inline]
-    fn push_value(
-        &mut self,
-        layout: &Layout,
-        at: usize,
-        input: Input<'_>,
-    ) -> Result<(), RowError> {
-        let (Some(column), Some(values)) = (layout.columns.get(at), self.columns.get_mut(at)) else {
+    fn push_value(&mut self, layout: &Layout, at: usize, input: Input<'_>) -> Result<(), RowError> {
+        let (Some(column), Some(values)) = (layout.columns.get(at), self.columns.get_mut(at))
+        else {
             return Ok(());
         };
         if column.key && matches!(input, Input::Null) {
@@ -292,7 +321,11 @@ impl DayColumns {
             Pushed::Beyond if column.key => Err(key_without_value(column)),
             Pushed::Beyond => {
                 let kept = self.own.push_exact(&column.lake_name, input.text());
-                if kept { Ok(()) } else { Err(batch_full(column)) }
+                if kept {
+                    Ok(())
+                } else {
+                    Err(batch_full(column))
+                }
             }
             Pushed::Malformed => Err(RowError::MalformedValue {
                 column: column.name.clone(),
@@ -311,5 +344,7 @@ fn key_without_value(column: &change_event::Column) -> RowError {
 }
 
 fn batch_full(column: &change_event::Column) -> RowError {
-    RowError::BatchFull { column: column.name.clone() }
+    RowError::BatchFull {
+        column: column.name.clone(),
+    }
 }

@@ -44,7 +44,9 @@ impl Range {
         let mut range: Option<Self> = None;
         for chunk in chunks {
             let statistics = chunk.statistics()?;
-            let nulls = statistics.null_count_opt().and_then(|count| i64::try_from(count).ok())?;
+            let nulls = statistics
+                .null_count_opt()
+                .and_then(|count| i64::try_from(count).ok())?;
             if nulls == chunk.num_values() {
                 continue;
             }
@@ -58,8 +60,16 @@ impl Range {
             range = Some(match range {
                 None => next,
                 Some(Self { lower, upper }) => Self {
-                    lower: if next.lower < lower { next.lower } else { lower },
-                    upper: if next.upper > upper { next.upper } else { upper },
+                    lower: if next.lower < lower {
+                        next.lower
+                    } else {
+                        lower
+                    },
+                    upper: if next.upper > upper {
+                        next.upper
+                    } else {
+                        upper
+                    },
                 },
             });
         }
@@ -69,20 +79,25 @@ impl Range {
     fn of_statistics(data_type: &DataType, statistics: &Statistics) -> Option<Self> {
         let decimal = matches!(data_type, DataType::Decimal128(_, _));
         let (lower, upper) = match statistics {
-            Statistics::Boolean(s) => (Bound::Boolean(*s.min_opt()?), Bound::Boolean(*s.max_opt()?)),
-            Statistics::Int32(s) if decimal => {
-                (Bound::Decimal((*s.min_opt()?).into()), Bound::Decimal((*s.max_opt()?).into()))
+            Statistics::Boolean(s) => {
+                (Bound::Boolean(*s.min_opt()?), Bound::Boolean(*s.max_opt()?))
             }
-            Statistics::Int64(s) if decimal => {
-                (Bound::Decimal((*s.min_opt()?).into()), Bound::Decimal((*s.max_opt()?).into()))
-            }
+            Statistics::Int32(s) if decimal => (
+                Bound::Decimal((*s.min_opt()?).into()),
+                Bound::Decimal((*s.max_opt()?).into()),
+            ),
+            Statistics::Int64(s) if decimal => (
+                Bound::Decimal((*s.min_opt()?).into()),
+                Bound::Decimal((*s.max_opt()?).into()),
+            ),
             Statistics::Int32(s) => (Bound::Int(*s.min_opt()?), Bound::Int(*s.max_opt()?)),
             Statistics::Int64(s) => (Bound::Long(*s.min_opt()?), Bound::Long(*s.max_opt()?)),
             Statistics::Float(s) => (Bound::Float(*s.min_opt()?), Bound::Float(*s.max_opt()?)),
             Statistics::Double(s) => (Bound::Double(*s.min_opt()?), Bound::Double(*s.max_opt()?)),
-            Statistics::FixedLenByteArray(s) if decimal => {
-                (signed(s.min_opt()?.as_bytes())?, signed(s.max_opt()?.as_bytes())?)
-            }
+            Statistics::FixedLenByteArray(s) if decimal => (
+                signed(s.min_opt()?.as_bytes())?,
+                signed(s.max_opt()?.as_bytes())?,
+            ),
             Statistics::ByteArray(s) => {
                 let (min, max) = (s.min_opt()?.as_bytes(), s.max_opt()?.as_bytes());
                 if *data_type == DataType::Utf8 {
@@ -99,7 +114,11 @@ impl Range {
     /// The lower bound's bytes.
     pub(crate) fn lower(&self) -> Option<Vec<u8>> {
         Some(match &self.lower {
-            Bound::Text(value) => value.chars().take(LENGTH_MAX).collect::<String>().into_bytes(),
+            Bound::Text(value) => value
+                .chars()
+                .take(LENGTH_MAX)
+                .collect::<String>()
+                .into_bytes(),
             Bound::Binary(value) => value.iter().take(LENGTH_MAX).copied().collect(),
             other => fixed(other)?,
         })
@@ -122,7 +141,9 @@ impl Range {
 }
 
 fn text(bytes: &[u8]) -> Option<Bound> {
-    std::str::from_utf8(bytes).ok().map(|text| Bound::Text(text.to_owned()))
+    std::str::from_utf8(bytes)
+        .ok()
+        .map(|text| Bound::Text(text.to_owned()))
 }
 
 /// A decimal of Parquet's fixed bytes: big-endian, two's complement.
@@ -132,7 +153,11 @@ fn signed(bytes: &[u8]) -> Option<Bound> {
         return None;
     }
     let start = if first & 0x80 == 0 { 0i128 } else { -1 };
-    Some(Bound::Decimal(bytes.iter().fold(start, |value, byte| value << 8 | i128::from(*byte))))
+    Some(Bound::Decimal(
+        bytes
+            .iter()
+            .fold(start, |value, byte| value << 8 | i128::from(*byte)),
+    ))
 }
 
 /// The bytes of a value of fixed meaning; NaN has none.
@@ -199,7 +224,10 @@ mod tests {
     use super::*;
 
     fn range_of(text: &str) -> Range {
-        Range { lower: Bound::Text(text.to_owned()), upper: Bound::Text(text.to_owned()) }
+        Range {
+            lower: Bound::Text(text.to_owned()),
+            upper: Bound::Text(text.to_owned()),
+        }
     }
 
     #[test]
@@ -222,7 +250,10 @@ mod tests {
     #[test]
     fn cut_upper_bound_is_raised_or_left_out() {
         let long = format!("{}z", "a".repeat(16));
-        assert_eq!(range_of(&long).upper(), Some(format!("{}b", "a".repeat(15)).into_bytes()));
+        assert_eq!(
+            range_of(&long).upper(),
+            Some(format!("{}b", "a".repeat(15)).into_bytes())
+        );
         assert_eq!(range_of(&long).lower(), Some("a".repeat(16).into_bytes()));
         let last = "\u{10FFFF}".repeat(17);
         assert_eq!(range_of(&last).upper(), None);

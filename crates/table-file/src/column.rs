@@ -90,7 +90,10 @@ struct Bytes {
 
 impl Bytes {
     fn new() -> Self {
-        Self { offsets: vec![0], data: Vec::new() }
+        Self {
+            offsets: vec![0],
+            data: Vec::new(),
+        }
     }
 
     /// Ends a value at the end of the data; false, and the value taken back, if that is too far.
@@ -105,7 +108,10 @@ impl Bytes {
 
     /// Drops data behind the last value.
     fn reopen(&mut self) {
-        let end = self.offsets.last().map_or(0, |end| usize::try_from(*end).unwrap_or(0));
+        let end = self
+            .offsets
+            .last()
+            .map_or(0, |end| usize::try_from(*end).unwrap_or(0));
         self.data.truncate(end);
     }
 
@@ -122,7 +128,11 @@ enum Values {
     Long(Vec<i64>),
     Float(Vec<f32>),
     Double(Vec<f64>),
-    Decimal { values: Vec<i128>, precision: u32, scale: u32 },
+    Decimal {
+        values: Vec<i128>,
+        precision: u32,
+        scale: u32,
+    },
     Text(Bytes),
     Binary(Bytes),
     Date(Vec<i32>),
@@ -149,9 +159,11 @@ impl Column {
             ColumnType::Long => Values::Long(Vec::new()),
             ColumnType::Float => Values::Float(Vec::new()),
             ColumnType::Double => Values::Double(Vec::new()),
-            ColumnType::Decimal { precision, scale } => {
-                Values::Decimal { values: Vec::new(), precision, scale }
-            }
+            ColumnType::Decimal { precision, scale } => Values::Decimal {
+                values: Vec::new(),
+                precision,
+                scale,
+            },
             ColumnType::String | ColumnType::Carrier => Values::Text(Bytes::new()),
             ColumnType::Binary => Values::Binary(Bytes::new()),
             ColumnType::Date => Values::Date(Vec::new()),
@@ -161,7 +173,12 @@ impl Column {
             ColumnType::Uuid => Values::Uuid(Vec::new()),
         };
         let validity = BooleanBufferBuilder::new(0);
-        Self { values, validity, null_count: 0, data_type: arrow_type(column_type) }
+        Self {
+            values,
+            validity,
+            null_count: 0,
+            data_type: arrow_type(column_type),
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -297,9 +314,11 @@ impl Column {
                 Buffer::from_vec(values.data),
                 nulls,
             )?),
-            Values::Uuid(values) => {
-                Arc::new(FixedSizeBinaryArray::try_new(16, Buffer::from_vec(values), nulls)?)
-            }
+            Values::Uuid(values) => Arc::new(FixedSizeBinaryArray::try_new(
+                16,
+                Buffer::from_vec(values),
+                nulls,
+            )?),
         })
     }
 }
@@ -332,7 +351,11 @@ fn push_text(values: &mut Values, text: &str) -> Pushed {
     match values {
         Values::Text(values) => {
             values.data.extend_from_slice(text.as_bytes());
-            if values.close() { Pushed::Native } else { Pushed::Full }
+            if values.close() {
+                Pushed::Native
+            } else {
+                Pushed::Full
+            }
         }
         Values::Binary(values) => match text::bytea(text, &mut values.data) {
             Reading::Fits(()) if values.close() => Pushed::Native,
@@ -342,9 +365,11 @@ fn push_text(values: &mut Values, text: &str) -> Pushed {
                 Pushed::Malformed
             }
         },
-        Values::Decimal { values, precision, scale } => {
-            keep(values, text::decimal(text, *precision, *scale))
-        }
+        Values::Decimal {
+            values,
+            precision,
+            scale,
+        } => keep(values, text::decimal(text, *precision, *scale)),
         Values::Date(values) => keep(values, text::date(text)),
         Values::Time(values) => keep(values, text::time(text)),
         Values::Timestamp(values) => keep(values, text::timestamp(text)),
@@ -412,10 +437,16 @@ impl OwnColumns {
     }
 
     pub(crate) fn size_bytes(&self) -> usize {
-        [&self.op, &self.pos, &self.unavailable, &self.exact_names, &self.exact_texts]
-            .iter()
-            .map(|bytes| bytes.data.len() + bytes.offsets.len() * 4)
-            .sum::<usize>()
+        [
+            &self.op,
+            &self.pos,
+            &self.unavailable,
+            &self.exact_names,
+            &self.exact_texts,
+        ]
+        .iter()
+        .map(|bytes| bytes.data.len() + bytes.offsets.len() * 4)
+        .sum::<usize>()
             + self.len() * 16
     }
 
@@ -436,7 +467,9 @@ impl OwnColumns {
         let rows = self.len();
         for byte in position {
             let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0');
-            self.pos.data.extend_from_slice(&[digit(byte >> 4), digit(byte & 0xF)]);
+            self.pos
+                .data
+                .extend_from_slice(&[digit(byte >> 4), digit(byte & 0xF)]);
         }
         if !self.pos.close() || !push_bytes(&mut self.op, op.as_bytes()) {
             self.truncate(rows);
@@ -451,7 +484,9 @@ impl OwnColumns {
     /// Takes back all rows from `rows` on, and the row that is being built.
     pub(crate) fn truncate(&mut self, rows: usize) {
         let end = |ends: &Vec<i32>| {
-            ends.get(rows).or(ends.last()).map_or(0, |end| usize::try_from(*end).unwrap_or(0))
+            ends.get(rows)
+                .or(ends.last())
+                .map_or(0, |end| usize::try_from(*end).unwrap_or(0))
         };
         self.op.truncate(rows);
         self.pos.truncate(rows);
@@ -511,5 +546,9 @@ fn count(bytes: &Bytes) -> i32 {
 
 /// Lists without an element are NULL.
 fn not_empty(ends: &[i32]) -> Option<NullBuffer> {
-    Some(ends.windows(2).map(|pair| matches!(pair, [start, end] if start < end)).collect())
+    Some(
+        ends.windows(2)
+            .map(|pair| matches!(pair, [start, end] if start < end))
+            .collect(),
+    )
 }

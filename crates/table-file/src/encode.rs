@@ -33,6 +33,10 @@ const ROW_GROUP_BYTES_MAX: usize = 128 << 20;
 /// A statistic of text this long still holds the 16 characters of an Iceberg bound, each of at most 4 bytes.
 const STATISTICS_BYTES_MAX: usize = 64;
 
+/// Leaf columns with bounds, the first of the file: a manifest entry of a wide table would otherwise outgrow its data
+/// (Iceberg's `write.metadata.metrics.max-inferred-column-defaults`).
+const BOUNDED_COLUMNS_MAX: usize = 100;
+
 /// A file to store.
 #[derive(Debug, Clone)]
 pub struct EncodedFile {
@@ -51,7 +55,9 @@ pub fn encode(batch: &DayBatch) -> Result<EncodedFile, FileError> {
     let options = ArrowWriterOptions::new()
         .with_properties(properties()?)
         .with_skip_arrow_metadata(true)
-        .with_parquet_schema(annotate_uuids(&ArrowSchemaConverter::new().convert(&schema)?)?);
+        .with_parquet_schema(annotate_uuids(
+            &ArrowSchemaConverter::new().convert(&schema)?,
+        )?);
     let mut buffer = Vec::with_capacity(batch.rows.get_array_memory_size() / 4);
     let mut writer = ArrowWriter::try_new_with_options(&mut buffer, schema, options)?;
     writer.write(&batch.rows)?;
@@ -69,7 +75,10 @@ pub fn encode(batch: &DayBatch) -> Result<EncodedFile, FileError> {
             .collect(),
         columns: statistics(&metadata, &batch.rows),
     };
-    Ok(EncodedFile { bytes: Bytes::from(buffer), staged })
+    Ok(EncodedFile {
+        bytes: Bytes::from(buffer),
+        staged,
+    })
 }
 
 fn properties() -> Result<WriterProperties, ParquetError> {
@@ -85,22 +94,29 @@ fn properties() -> Result<WriterProperties, ParquetError> {
 fn annotate_uuids(schema: &SchemaDescriptor) -> Result<SchemaDescriptor, ParquetError> {
     let root = schema.root_schema();
     let annotate = |field: &TypePtr| match field.as_ref() {
-        Type::PrimitiveType { basic_info, physical_type, type_length: 16, .. }
-            if basic_info.logical_type_ref().is_none() =>
-        {
-            Ok(Arc::new(
-                Type::primitive_type_builder(basic_info.name(), *physical_type)
-                    .with_repetition(basic_info.repetition())
-                    .with_id(basic_info.has_id().then(|| basic_info.id()))
-                    .with_length(16)
-                    .with_logical_type(Some(LogicalType::Uuid))
-                    .build()?,
-            ))
-        }
+        Type::PrimitiveType {
+            basic_info,
+            physical_type,
+            type_length: 16,
+            ..
+        } if basic_info.logical_type_ref().is_none() => Ok(Arc::new(
+            Type::primitive_type_builder(basic_info.name(), *physical_type)
+                .with_repetition(basic_info.repetition())
+                .with_id(basic_info.has_id().then(|| basic_info.id()))
+                .with_length(16)
+                .with_logical_type(Some(LogicalType::Uuid))
+                .build()?,
+        )),
         _ => Ok(Arc::clone(field)),
     };
-    let fields = root.get_fields().iter().map(annotate).collect::<Result<_, ParquetError>>()?;
-    let root = Type::group_type_builder(root.name()).with_fields(fields).build()?;
+    let fields = root
+        .get_fields()
+        .iter()
+        .map(annotate)
+        .collect::<Result<_, ParquetError>>()?;
+    let root = Type::group_type_builder(root.name())
+        .with_fields(fields)
+        .build()?;
     Ok(SchemaDescriptor::new(Arc::new(root)))
 }
 
@@ -114,14 +130,19 @@ fn statistics(metadata: &ParquetMetaData, rows: &RecordBatch) -> Vec<ColumnStati
         .filter_map(|(at, leaf)| {
             let info = leaf.self_type().get_basic_info();
             let field_id = info.has_id().then(|| info.id())?;
-            let chunks: Vec<&ColumnChunkMetaData> =
-                metadata.row_groups().iter().filter_map(|group| group.columns().get(at)).collect();
+            let chunks: Vec<&ColumnChunkMetaData> = metadata
+                .row_groups()
+                .iter()
+                .filter_map(|group| group.columns().get(at))
+                .collect();
             // A list's element has no bounds: they would say nothing about the rows.
             let field = match leaf.path().parts() {
                 [name] => schema.column_with_name(name).map(|(_index, field)| field),
                 _ => None,
             };
-            let range = field.and_then(|field| Range::of_chunks(field.data_type(), &chunks));
+            let range = field
+                .filter(|_field| at < BOUNDED_COLUMNS_MAX)
+                .and_then(|field| Range::of_chunks(field.data_type(), &chunks));
             Some(ColumnStatistics {
                 field_id,
                 size_bytes: sum(&chunks, |chunk| u64::try_from(chunk.compressed_size()).ok()),
@@ -144,11 +165,19 @@ fn nan_count(field: &Field, rows: &RecordBatch) -> Option<u64> {
     let count = match array.data_type() {
         DataType::Float32 => {
             let array: &Float32Array = array.as_any().downcast_ref()?;
-            array.iter().flatten().filter(|value| value.is_nan()).count()
+            array
+                .iter()
+                .flatten()
+                .filter(|value| value.is_nan())
+                .count()
         }
         DataType::Float64 => {
             let array: &Float64Array = array.as_any().downcast_ref()?;
-            array.iter().flatten().filter(|value| value.is_nan()).count()
+            array
+                .iter()
+                .flatten()
+                .filter(|value| value.is_nan())
+                .count()
         }
         _ => return None,
     };

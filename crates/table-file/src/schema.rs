@@ -53,13 +53,15 @@ pub(crate) mod id {
 /// # Errors
 /// [`FileError::Schema`] never in practice.
 pub fn base_schema() -> Result<Schema, FileError> {
-    Schema::builder().with_fields(base_fields()).build().map_err(FileError::Schema)
+    Schema::builder()
+        .with_fields(base_fields())
+        .build()
+        .map_err(FileError::Schema)
 }
 
 fn base_fields() -> Vec<NestedFieldRef> {
-    let required = |id, name, primitive| {
-        Arc::new(NestedField::required(id, name, Type::Primitive(primitive)))
-    };
+    let required =
+        |id, name, primitive| Arc::new(NestedField::required(id, name, Type::Primitive(primitive)));
     vec![
         required(id::OP, "_op", PrimitiveType::String),
         required(id::POS, "_pos", PrimitiveType::String),
@@ -82,7 +84,11 @@ pub fn lake_schema(source: &SourceSchema) -> Result<Schema, FileError> {
 /// # Errors
 /// As [`lake_schema`].
 pub fn evolved_lake_schema(current: &Schema, source: &SourceSchema) -> Result<Schema, FileError> {
-    build(source, |field_id| current.field_by_id(field_id).is_some_and(|field| field.required))
+    build(source, |field_id| {
+        current
+            .field_by_id(field_id)
+            .is_some_and(|field| field.required)
+    })
 }
 
 fn build(source: &SourceSchema, may_require: impl Fn(i32) -> bool) -> Result<Schema, FileError> {
@@ -183,25 +189,54 @@ pub fn arrow_schema(source: &SourceSchema) -> SchemaRef {
         field(id::OP, "_op", DataType::Utf8, false),
         field(id::POS, "_pos", DataType::Utf8, false),
         field(id::SOURCE_TS, "_source_ts", timestamp(true), false),
-        field(id::SCHEMA_VERSION, "_schema_version", DataType::Int32, false),
-        field(id::UNAVAILABLE, "_unavailable", DataType::List(unavailable_element()), true),
-        field(id::EXACT, "_exact", DataType::Map(exact_entries(), false), true),
+        field(
+            id::SCHEMA_VERSION,
+            "_schema_version",
+            DataType::Int32,
+            false,
+        ),
+        field(
+            id::UNAVAILABLE,
+            "_unavailable",
+            DataType::List(unavailable_element()),
+            true,
+        ),
+        field(
+            id::EXACT,
+            "_exact",
+            DataType::Map(exact_entries(), false),
+            true,
+        ),
     ];
     fields.extend(source.columns.iter().map(|column| {
         let required = column.key && !is_float(column.column_type);
-        field(column.field_id, &column.lake_name, arrow_type(column.column_type), !required)
+        field(
+            column.field_id,
+            &column.lake_name,
+            arrow_type(column.column_type),
+            !required,
+        )
     }));
     Arc::new(ArrowSchema::new(fields))
 }
 
 /// The element of `_unavailable`.
 pub(crate) fn unavailable_element() -> Arc<Field> {
-    Arc::new(field(id::UNAVAILABLE_ELEMENT, "element", DataType::Utf8, false))
+    Arc::new(field(
+        id::UNAVAILABLE_ELEMENT,
+        "element",
+        DataType::Utf8,
+        false,
+    ))
 }
 
 /// The entries of `_exact`.
 pub(crate) fn exact_entries() -> Arc<Field> {
-    Arc::new(Field::new("key_value", DataType::Struct(exact_fields()), false))
+    Arc::new(Field::new(
+        "key_value",
+        DataType::Struct(exact_fields()),
+        false,
+    ))
 }
 
 /// Key and value of `_exact`.
@@ -213,8 +248,10 @@ pub(crate) fn exact_fields() -> Fields {
 }
 
 fn field(id: i32, name: &str, data_type: DataType, nullable: bool) -> Field {
-    Field::new(name, data_type, nullable)
-        .with_metadata(HashMap::from([(PARQUET_FIELD_ID_META_KEY.to_owned(), id.to_string())]))
+    Field::new(name, data_type, nullable).with_metadata(HashMap::from([(
+        PARQUET_FIELD_ID_META_KEY.to_owned(),
+        id.to_string(),
+    )]))
 }
 
 fn timestamp(zoned: bool) -> DataType {

@@ -54,10 +54,18 @@ pub struct ColumnStatistics {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nan_count: Option<u64>,
     /// At or below every value, if known.
-    #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_base64")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "optional_base64"
+    )]
     pub lower: Option<Vec<u8>>,
     /// At or above every value, if known.
-    #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_base64")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "optional_base64"
+    )]
     pub upper: Option<Vec<u8>>,
 }
 
@@ -82,7 +90,10 @@ impl StagedFile {
         partition_spec_id: i32,
     ) -> Result<DataFile, FileError> {
         let per_column = |value: fn(&ColumnStatistics) -> Option<u64>| -> HashMap<i32, u64> {
-            self.columns.iter().filter_map(|c| Some((c.field_id, value(c)?))).collect()
+            self.columns
+                .iter()
+                .filter_map(|c| Some((c.field_id, value(c)?)))
+                .collect()
         };
         let bounds = |bound: fn(&ColumnStatistics) -> Option<&Vec<u8>>| {
             self.columns
@@ -91,8 +102,14 @@ impl StagedFile {
                 .map(|(field_id, bytes)| Ok((field_id, datum(schema, field_id, bytes)?)))
                 .collect::<Result<HashMap<i32, Datum>, FileError>>()
         };
-        if let Some(column) = self.columns.iter().find(|c| schema.field_by_id(c.field_id).is_none()) {
-            return Err(FileError::UnknownField { field_id: column.field_id });
+        if let Some(column) = self
+            .columns
+            .iter()
+            .find(|c| schema.field_by_id(c.field_id).is_none())
+        {
+            return Err(FileError::UnknownField {
+                field_id: column.field_id,
+            });
         }
         DataFileBuilder::default()
             .content(DataContentType::Data)
@@ -110,14 +127,20 @@ impl StagedFile {
             .upper_bounds(bounds(|c| c.upper.as_ref())?)
             .split_offsets(Some(self.split_offsets.clone()))
             .build()
-            .map_err(|error| FileError::DataFile { reason: error.to_string() })
+            .map_err(|error| FileError::DataFile {
+                reason: error.to_string(),
+            })
     }
 }
 
 fn datum(schema: &Schema, field_id: i32, bytes: &[u8]) -> Result<Datum, FileError> {
-    let field = schema.field_by_id(field_id).ok_or(FileError::UnknownField { field_id })?;
+    let field = schema
+        .field_by_id(field_id)
+        .ok_or(FileError::UnknownField { field_id })?;
     let bound = FileError::Bound { field_id };
-    let Some(primitive) = field.field_type.as_primitive_type() else { return Err(bound) };
+    let Some(primitive) = field.field_type.as_primitive_type() else {
+        return Err(bound);
+    };
     // try_from_bytes takes any length for a boolean and an empty slice for a decimal.
     let plausible = match primitive {
         PrimitiveType::Boolean => bytes.len() == 1,
@@ -149,6 +172,7 @@ mod optional_base64 {
         deserializer: D,
     ) -> Result<Option<Vec<u8>>, D::Error> {
         let text = Option::<String>::deserialize(deserializer)?;
-        text.map(|text| STANDARD.decode(text).map_err(serde::de::Error::custom)).transpose()
+        text.map(|text| STANDARD.decode(text).map_err(serde::de::Error::custom))
+            .transpose()
     }
 }

@@ -24,8 +24,20 @@ const TYPES: [(&str, ColumnType); 14] = [
     ("small", ColumnType::Int),
     ("f4", ColumnType::Float),
     ("f8", ColumnType::Double),
-    ("price", ColumnType::Decimal { precision: 12, scale: 2 }),
-    ("huge", ColumnType::Decimal { precision: 38, scale: 0 }),
+    (
+        "price",
+        ColumnType::Decimal {
+            precision: 12,
+            scale: 2,
+        },
+    ),
+    (
+        "huge",
+        ColumnType::Decimal {
+            precision: 38,
+            scale: 0,
+        },
+    ),
     ("note", ColumnType::String),
     ("blob", ColumnType::Binary),
     ("born", ColumnType::Date),
@@ -83,7 +95,10 @@ fn row(id: &str) -> Vec<Cell<'_>> {
 }
 
 fn with<'a>(mut row: Vec<Cell<'a>>, name: &str, cell: Cell<'a>) -> Vec<Cell<'a>> {
-    let at = TYPES.iter().position(|(column, _)| *column == name).unwrap();
+    let at = TYPES
+        .iter()
+        .position(|(column, _)| *column == name)
+        .unwrap();
     row[at] = cell;
     row
 }
@@ -132,7 +147,9 @@ fn push_envelope(
         (None, Some(row()))
     };
     let mut bytes = Vec::new();
-    writer.write_envelope(&mut bytes, operation, &origin, before, after).unwrap();
+    writer
+        .write_envelope(&mut bytes, operation, &origin, before, after)
+        .unwrap();
     push_bytes(batch, ordinal, &bytes)
 }
 

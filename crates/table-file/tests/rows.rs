@@ -2,7 +2,7 @@
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{
-    Date32Type, Decimal128Type, Float32Type, Float64Type, Int32Type, Int64Type,
+    ArrowPrimitiveType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int32Type, Int64Type,
     Time64MicrosecondType, TimestampMicrosecondType,
 };
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -16,15 +16,25 @@ fn written(batch: ChangeBatch) -> RecordBatch {
     let days = batch.finish().unwrap();
     assert_eq!(days.len(), 1);
     let file = encode(&days[0]).unwrap();
-    assert_eq!(file.staged.size_bytes, u64::try_from(file.bytes.len()).unwrap());
-    let mut reader = ParquetRecordBatchReaderBuilder::try_new(file.bytes).unwrap().build().unwrap();
+    assert_eq!(
+        file.staged.size_bytes,
+        u64::try_from(file.bytes.len()).unwrap()
+    );
+    let mut reader = ParquetRecordBatchReaderBuilder::try_new(file.bytes)
+        .unwrap()
+        .build()
+        .unwrap();
     reader.next().unwrap().unwrap()
 }
 
 fn names(rows: &RecordBatch, row: usize) -> Option<Vec<String>> {
     let list = rows["_unavailable"].as_list::<i32>();
     list.is_valid(row).then(|| {
-        list.value(row).as_string::<i32>().iter().map(|name| name.unwrap().to_owned()).collect()
+        list.value(row)
+            .as_string::<i32>()
+            .iter()
+            .map(|name| name.unwrap().to_owned())
+            .collect()
     })
 }
 
@@ -34,34 +44,54 @@ fn exact(rows: &RecordBatch, row: usize) -> Vec<(String, String)> {
         return Vec::new();
     }
     let entries = map.value(row);
-    let (keys, values) = (entries.column(0).as_string::<i32>(), entries.column(1).as_string::<i32>());
-    keys.iter().zip(values).map(|(k, v)| (k.unwrap().to_owned(), v.unwrap().to_owned())).collect()
+    let (keys, values) = (
+        entries.column(0).as_string::<i32>(),
+        entries.column(1).as_string::<i32>(),
+    );
+    keys.iter()
+        .zip(values)
+        .map(|(k, v)| (k.unwrap().to_owned(), v.unwrap().to_owned()))
+        .collect()
+}
+
+fn first<T: ArrowPrimitiveType>(rows: &RecordBatch, column: &str) -> T::Native {
+    rows[column].as_primitive::<T>().value(0)
 }
 
 #[test]
 fn every_type_reads_back_exactly() {
     let mut batch = ChangeBatch::new(&schema());
     push_envelope(&mut batch, Operation::Create, 1, &row("5")).unwrap();
-    let rows = written(batch);
-    assert_eq!(rows["_op"].as_string::<i32>().value(0), "c");
-    assert_eq!(rows["_pos"].as_string::<i32>().value(0), position(1).to_hex());
-    assert_eq!(rows["_source_ts"].as_primitive::<TimestampMicrosecondType>().value(0), COMMIT_US);
-    assert_eq!(rows["_schema_version"].as_primitive::<Int32Type>().value(0), 3);
-    assert_eq!((names(&rows, 0), exact(&rows, 0)), (None, Vec::new()));
-    assert_eq!(rows["l_id"].as_primitive::<Int64Type>().value(0), 5);
+    let rows = &written(batch);
+    let text = |column: &str| rows[column].as_string::<i32>().value(0).to_owned();
+    assert_eq!(
+        (text("_op"), text("_pos")),
+        ("c".to_owned(), position(1).to_hex())
+    );
+    assert_eq!(
+        first::<TimestampMicrosecondType>(rows, "_source_ts"),
+        COMMIT_US
+    );
+    assert_eq!(first::<Int32Type>(rows, "_schema_version"), 3);
+    assert_eq!((names(rows, 0), exact(rows, 0)), (None, Vec::new()));
+    assert_eq!(first::<Int64Type>(rows, "l_id"), 5);
     assert!(rows["l_ok"].as_boolean().value(0));
-    assert_eq!(rows["l_small"].as_primitive::<Int32Type>().value(0), -7);
-    assert_eq!(rows["l_f4"].as_primitive::<Float32Type>().value(0).to_bits(), 1.5f32.to_bits());
-    assert_eq!(rows["l_f8"].as_primitive::<Float64Type>().value(0).to_bits(), (-2.5e-300f64).to_bits());
-    assert_eq!(rows["l_price"].as_primitive::<Decimal128Type>().value(0), 999_999_999_999);
-    assert_eq!(rows["l_huge"].as_primitive::<Decimal128Type>().value(0), 1 - 10i128.pow(38));
-    assert_eq!(rows["l_note"].as_string::<i32>().value(0), "naïve \"text\"\n");
+    assert_eq!(first::<Int32Type>(rows, "l_small"), -7);
+    assert_eq!(
+        first::<Float32Type>(rows, "l_f4").to_bits(),
+        1.5f32.to_bits()
+    );
+    let tiny = -2.5e-300f64;
+    assert_eq!(first::<Float64Type>(rows, "l_f8").to_bits(), tiny.to_bits());
+    assert_eq!(first::<Decimal128Type>(rows, "l_price"), 999_999_999_999);
+    assert_eq!(first::<Decimal128Type>(rows, "l_huge"), 1 - 10i128.pow(38));
+    assert_eq!(text("l_note"), "naïve \"text\"\n");
     assert_eq!(rows["l_blob"].as_binary::<i32>().value(0), [0, 0xFF, 0x10]);
-    assert_eq!(rows["l_born"].as_primitive::<Date32Type>().value(0), -735_160);
-    assert_eq!(rows["l_at"].as_primitive::<Time64MicrosecondType>().value(0), 86_399_999_999);
-    assert_eq!(rows["l_ts"].as_primitive::<TimestampMicrosecondType>().value(0), -1);
+    assert_eq!(first::<Date32Type>(rows, "l_born"), -735_160);
+    assert_eq!(first::<Time64MicrosecondType>(rows, "l_at"), 86_399_999_999);
+    assert_eq!(first::<TimestampMicrosecondType>(rows, "l_ts"), -1);
     let leap_day = 1_709_164_800_000_000;
-    assert_eq!(rows["l_tstz"].as_primitive::<TimestampMicrosecondType>().value(0), leap_day);
+    assert_eq!(first::<TimestampMicrosecondType>(rows, "l_tstz"), leap_day);
     let uid = rows["l_uid"].as_fixed_size_binary();
     assert_eq!(uid.value(0)[..4], [0xA0, 0xEE, 0xBC, 0x99]);
 }
@@ -70,8 +100,16 @@ fn every_type_reads_back_exactly() {
 fn copied_row_and_streamed_row_become_the_same_columns() {
     let mut copied = ChangeBatch::new(&schema());
     let mut streamed = ChangeBatch::new(&schema());
-    let odd = with(with(row("6"), "f8", Cell::Text("NaN")), "ts", Cell::Text("infinity"));
-    let toast = with(with(row("7"), "note", Cell::Unavailable), "blob", Cell::Null);
+    let odd = with(
+        with(row("6"), "f8", Cell::Text("NaN")),
+        "ts",
+        Cell::Text("infinity"),
+    );
+    let toast = with(
+        with(row("7"), "note", Cell::Unavailable),
+        "blob",
+        Cell::Null,
+    );
     for (ordinal, cells) in [row("5"), odd, toast].iter().enumerate() {
         let ordinal = u64::try_from(ordinal).unwrap();
         push_cells(&mut copied, Operation::Update, ordinal, cells).unwrap();
@@ -92,11 +130,16 @@ fn what_does_not_fit_is_null_and_carried_exactly() {
         ("ts", "294276-12-31 23:59:59.999999"),
         ("tstz", "infinity"),
     ];
-    let cells = beyond.iter().fold(row("5"), |row, (name, text)| with(row, name, Cell::Text(text)));
+    let cells = beyond.iter().fold(row("5"), |row, (name, text)| {
+        with(row, name, Cell::Text(text))
+    });
     push_envelope(&mut batch, Operation::Create, 1, &cells).unwrap();
     push_envelope(&mut batch, Operation::Create, 2, &row("6")).unwrap();
     let rows = written(batch);
-    let want: Vec<_> = beyond.iter().map(|(n, t)| (format!("l_{n}"), (*t).to_owned())).collect();
+    let want: Vec<_> = beyond
+        .iter()
+        .map(|(n, t)| (format!("l_{n}"), (*t).to_owned()))
+        .collect();
     assert_eq!(exact(&rows, 0), want);
     assert_eq!(exact(&rows, 1), Vec::new());
     for (name, _) in beyond {
@@ -128,12 +171,21 @@ fn rows_part_by_the_utc_day_of_their_commit() {
         let operation = Operation::Read;
         let position = position(ordinal);
         batch
-            .push(&ChangeRow { operation, position, source_ts_us, before: None, after })
+            .push(&ChangeRow {
+                operation,
+                position,
+                source_ts_us,
+                before: None,
+                after,
+            })
             .unwrap();
     }
     assert_eq!(batch.row_count(), 3);
     let days = batch.finish().unwrap();
-    let counts: Vec<_> = days.iter().map(|day| (day.day, day.rows.num_rows())).collect();
+    let counts: Vec<_> = days
+        .iter()
+        .map(|day| (day.day, day.rows.num_rows()))
+        .collect();
     assert_eq!(counts, [(-1, 1), (DAY, 2)]);
 }
 
@@ -141,55 +193,91 @@ fn envelope(after: &str) -> Vec<u8> {
     format!(r#"{{"after":{after},"source":{{"ts_us":{COMMIT_US}}},"op":"c"}}"#).into_bytes()
 }
 
-#[test]
-fn refused_row_names_its_column_and_leaves_nothing_behind() {
+/// A batch after one good row.
+fn begun() -> ChangeBatch {
     let mut batch = ChangeBatch::new(&schema());
     push_cells(&mut batch, Operation::Create, 1, &row("5")).unwrap();
-    let bad_rows = [
-        with(row("6"), "uid", Cell::Text("a0eebc99")),
-        with(row("6"), "small", Cell::Text("2147483648")),
-        with(row("6"), "ok", Cell::Text("true")),
-        with(row("6"), "blob", Cell::Text("\\x0")),
-        with(row("6"), "tstz", Cell::Text("2024-02-29 05:30:00")),
+    batch
+}
+
+/// The batch takes a further row as if the refused ones had never been.
+fn assert_nothing_left(mut batch: ChangeBatch) {
+    let mut clean = begun();
+    let next = with(row("7"), "note", Cell::Unavailable);
+    for batch in [&mut batch, &mut clean] {
+        push_cells(batch, Operation::Create, 3, &next).unwrap();
+    }
+    assert_eq!(batch.row_count(), 2);
+    let (batch, clean) = (batch.finish().unwrap(), clean.finish().unwrap());
+    assert_eq!(batch[0].rows, clean[0].rows);
+}
+
+#[test]
+fn refused_value_names_its_column_and_leaves_nothing_behind() {
+    let mut batch = begun();
+    let bad_values = [
+        ("uid", "a0eebc99"),
+        ("small", "2147483648"),
+        ("ok", "true"),
+        ("blob", "\\x0"),
+        ("tstz", "2024-02-29 05:30:00"),
     ];
-    for bad in &bad_rows {
-        let with_exact = with(with(bad.clone(), "price", Cell::Text("NaN")), "note", Cell::Unavailable);
-        let error = push_cells(&mut batch, Operation::Create, 2, &with_exact).unwrap_err();
-        assert!(matches!(error, RowError::MalformedValue { .. }), "{error}");
+    for (name, text) in bad_values {
+        let odd = with(row("6"), "price", Cell::Text("NaN"));
+        let odd = with(odd, "note", Cell::Unavailable);
+        let bad = with(odd, name, Cell::Text(text));
+        let error = push_cells(&mut batch, Operation::Create, 2, &bad);
+        assert!(matches!(error, Err(RowError::MalformedValue { column, .. }) if column == name));
     }
     for cell in [Cell::Null, Cell::Unavailable] {
-        let error = push_cells(&mut batch, Operation::Update, 2, &with(row("6"), "id", cell));
+        let bad = with(row("6"), "id", cell);
+        let error = push_cells(&mut batch, Operation::Update, 2, &bad);
         assert!(matches!(error, Err(RowError::KeyWithoutValue { column, .. }) if column == "id"));
     }
+    assert_nothing_left(batch);
+}
+
+#[test]
+fn row_of_another_shape_is_refused_and_leaves_nothing_behind() {
+    let mut batch = begun();
     let short = push_cells(&mut batch, Operation::Create, 2, &row("6")[1..]);
-    assert_eq!(short, Err(RowError::ColumnCount { expected: 14, found: 13 }));
-    let error = push_bytes(&mut batch, 2, &envelope(r#"{"id":6,"ok":true,"odd":1}"#));
+    let (expected, found) = (14, 13);
+    assert_eq!(short, Err(RowError::ColumnCount { expected, found }));
+    let mut push = |after: &str| push_bytes(&mut batch, 2, &envelope(after));
+    let error = push(r#"{"id":6,"ok":true,"odd":1}"#);
     assert!(matches!(error, Err(RowError::UnknownColumn { column, .. }) if column == "odd"));
-    let error = push_bytes(&mut batch, 2, &envelope(r#"{"id":6,"ok":true,"ok":false}"#));
+    let error = push(r#"{"id":6,"ok":true,"ok":false}"#);
     assert!(matches!(error, Err(RowError::DuplicateColumn { column }) if column == "ok"));
-    let error = push_bytes(&mut batch, 2, &envelope(r#"{"id":6,"note":5}"#));
+    let error = push(r#"{"id":6,"note":5}"#);
     assert!(matches!(error, Err(RowError::MalformedValue { column, .. }) if column == "note"));
-    let error = push_bytes(&mut batch, 2, &envelope(r#"{"id":6,"note":["x"]}"#));
+    let error = push(r#"{"id":6,"note":["x"]}"#);
     assert!(matches!(error, Err(RowError::Envelope(_))));
-    let error = push_bytes(&mut batch, 2, &envelope("null"));
-    assert_eq!(error, Err(RowError::ImageMissing { letter: "c", image: "after" }));
+    let (letter, image) = ("c", "after");
+    assert_eq!(push("null"), Err(RowError::ImageMissing { letter, image }));
     let truncate = push_cells(&mut batch, Operation::Truncate, 2, &row("6"));
     assert_eq!(truncate, Err(RowError::NoRowOperation { letter: "t" }));
-
-    push_cells(&mut batch, Operation::Create, 3, &with(row("7"), "note", Cell::Unavailable)).unwrap();
-    let mut clean = ChangeBatch::new(&schema());
-    push_cells(&mut clean, Operation::Create, 1, &row("5")).unwrap();
-    push_cells(&mut clean, Operation::Create, 3, &with(row("7"), "note", Cell::Unavailable)).unwrap();
-    assert_eq!(batch.row_count(), 2);
-    assert_eq!(batch.finish().unwrap()[0].rows, clean.finish().unwrap()[0].rows);
+    assert_nothing_left(batch);
 }
 
 #[test]
 fn fields_in_another_order_are_found_by_name() {
     let (mut one, mut other) = (ChangeBatch::new(&schema()), ChangeBatch::new(&schema()));
-    push_bytes(&mut one, 1, &envelope(r#"{"id":6,"ok":true,"note":"x","small":null}"#)).unwrap();
-    push_bytes(&mut other, 1, &envelope(r#"{"small":null,"n\u006fte":"x","ok":true,"id":6}"#)).unwrap();
-    assert_eq!(one.finish().unwrap()[0].rows, other.finish().unwrap()[0].rows);
+    push_bytes(
+        &mut one,
+        1,
+        &envelope(r#"{"id":6,"ok":true,"note":"x","small":null}"#),
+    )
+    .unwrap();
+    push_bytes(
+        &mut other,
+        1,
+        &envelope(r#"{"small":null,"n\u006fte":"x","ok":true,"id":6}"#),
+    )
+    .unwrap();
+    assert_eq!(
+        one.finish().unwrap()[0].rows,
+        other.finish().unwrap()[0].rows
+    );
 }
 
 #[test]

@@ -30,65 +30,142 @@ fn every_leaf_has_the_field_id_of_the_table_schema() {
     for field in reader.schema().fields() {
         let id = field.metadata()[PARQUET_FIELD_ID_META_KEY].parse().unwrap();
         assert_eq!(lake.name_by_field_id(id), Some(field.name().as_str()));
-        assert_eq!(lake.field_by_id(id).unwrap().required, !field.is_nullable(), "{}", field.name());
+        assert_eq!(
+            lake.field_by_id(id).unwrap().required,
+            !field.is_nullable(),
+            "{}",
+            field.name()
+        );
     }
     let leaves = reader.parquet_schema().columns();
-    let ids: HashSet<i32> = leaves.iter().map(|leaf| leaf.self_type().get_basic_info().id()).collect();
-    assert_eq!(ids, HashSet::from_iter([1, 2, 3, 4, 6, 8, 9].into_iter().chain(100..114)));
-    let staged: HashSet<i32> = file.staged.columns.iter().map(|column| column.field_id).collect();
+    let ids: HashSet<i32> = leaves
+        .iter()
+        .map(|leaf| leaf.self_type().get_basic_info().id())
+        .collect();
+    assert_eq!(
+        ids,
+        HashSet::from_iter([1, 2, 3, 4, 6, 8, 9].into_iter().chain(100..114))
+    );
+    let staged: HashSet<i32> = file
+        .staged
+        .columns
+        .iter()
+        .map(|column| column.field_id)
+        .collect();
     assert_eq!(ids, staged);
     let uid = leaves.iter().find(|leaf| leaf.name() == "l_uid").unwrap();
     assert_eq!(uid.logical_type_ref(), Some(&LogicalType::Uuid));
-    let written: Vec<_> = arrow_schema(&schema()).fields().iter().map(|f| f.name().clone()).collect();
-    let read: Vec<_> = reader.schema().fields().iter().map(|f| f.name().clone()).collect();
+    let written: Vec<_> = arrow_schema(&schema())
+        .fields()
+        .iter()
+        .map(|f| f.name().clone())
+        .collect();
+    let read: Vec<_> = reader
+        .schema()
+        .fields()
+        .iter()
+        .map(|f| f.name().clone())
+        .collect();
     assert_eq!(written, read);
 }
 
+fn field_id(name: &str) -> i32 {
+    100 + i32::try_from(TYPES.iter().position(|(n, _)| *n == name).unwrap()).unwrap()
+}
+
+/// Three rows: a NaN, a long text and a small number, an unavailable text.
+fn three_rows() -> StagedFile {
+    let nan = with(row("5"), "f8", Cell::Text("NaN"));
+    let long = with(row("-6"), "note", Cell::Text("zzzzzzzzzzzzzzzzzzzz"));
+    let long = with(long, "price", Cell::Text("-0.01"));
+    let toast = with(row("7"), "note", Cell::Unavailable);
+    let toast = with(toast, "f8", Cell::Text("1"));
+    file(&[nan, long, toast]).staged
+}
+
 #[test]
-fn counts_and_bounds_are_those_of_the_rows() {
-    let staged = file(&[
-        with(row("5"), "f8", Cell::Text("NaN")),
-        with(with(row("-6"), "note", Cell::Text("zzzzzzzzzzzzzzzzzzzz")), "price", Cell::Text("-0.01")),
-        with(with(row("7"), "note", Cell::Unavailable), "f8", Cell::Text("1")),
-    ])
-    .staged;
+fn staged_file_survives_json_and_counts_its_rows() {
+    let staged = three_rows();
     let json = serde_json::to_string(&staged).unwrap();
     assert_eq!(serde_json::from_str::<StagedFile>(&json).unwrap(), staged);
-    assert_eq!((staged.row_count, staged.day, staged.schema_version), (3, DAY, 3));
+    assert_eq!(
+        (staged.row_count, staged.day, staged.schema_version),
+        (3, DAY, 3)
+    );
     assert_eq!(staged.split_offsets, [4]);
-
-    let data_file = staged.to_data_file(&lake_schema(&schema()).unwrap(), 0).unwrap();
-    let id = |name: &str| 100 + i32::try_from(TYPES.iter().position(|(n, _)| *n == name).unwrap()).unwrap();
-    let bounds = |name: &str| {
-        (data_file.lower_bounds().get(&id(name)).cloned(), data_file.upper_bounds().get(&id(name)).cloned())
-    };
-    assert_eq!(bounds("id"), (Some(Datum::long(-6)), Some(Datum::long(7))));
-    assert_eq!(bounds("note"), (Some(Datum::string("naïve \"text\"\n")), Some(Datum::string("zzzzzzzzzzzzzzz{"))));
-    assert_eq!(bounds("f8"), (Some(Datum::double(-2.5e-300)), Some(Datum::double(1.0))));
-    assert_eq!(bounds("ok"), (Some(Datum::bool(true)), Some(Datum::bool(true))));
-    assert_eq!(bounds("born"), (Some(Datum::date(-735_160)), Some(Datum::date(-735_160))));
-    assert_eq!(bounds("uid"), (None, None));
-    let decimal = |value: i128, precision, scale| {
-        Datum::try_from_bytes(&value.to_be_bytes(), PrimitiveType::Decimal { precision, scale }).unwrap()
-    };
-    assert_eq!(bounds("price"), (Some(decimal(-1, 12, 2)), Some(decimal(999_999_999_999, 12, 2))));
-    let least = decimal(1 - 10i128.pow(38), 38, 0);
-    assert_eq!(bounds("huge"), (Some(least.clone()), Some(least)));
-    assert_eq!(data_file.lower_bounds()[&3], Datum::timestamptz_micros(COMMIT_US));
-    assert_eq!(data_file.nan_value_counts()[&id("f8")], 1);
-    assert_eq!(data_file.null_value_counts()[&id("note")], 1);
-    assert_eq!(data_file.value_counts()[&id("note")], 3);
-    // The list's leaf: one name, and one slot for each row without.
-    assert_eq!((data_file.value_counts()[&6], data_file.null_value_counts()[&6]), (3, 2));
+    let data_file = staged
+        .to_data_file(&lake_schema(&schema()).unwrap(), 0)
+        .unwrap();
     assert_eq!(data_file.record_count(), 3);
+    assert_eq!(data_file.nan_value_counts()[&field_id("f8")], 1);
+    let (values, nulls) = (data_file.value_counts(), data_file.null_value_counts());
+    let note = field_id("note");
+    assert_eq!((values[&note], nulls[&note]), (3, 1));
+    // The list's leaf: one name, and one slot for each row without.
+    assert_eq!((values[&6], nulls[&6]), (3, 2));
+}
+
+#[test]
+fn bounds_are_those_of_the_rows() {
+    let data_file = three_rows()
+        .to_data_file(&lake_schema(&schema()).unwrap(), 0)
+        .unwrap();
+    let bounds = |name: &str| {
+        let id = field_id(name);
+        let (lower, upper) = (data_file.lower_bounds(), data_file.upper_bounds());
+        Some((lower.get(&id)?.clone(), upper.get(&id)?.clone()))
+    };
+    let both = |datum: Datum| Some((datum.clone(), datum));
+    assert_eq!(bounds("id"), Some((Datum::long(-6), Datum::long(7))));
+    let last = Datum::string("zzzzzzzzzzzzzzz{");
+    assert_eq!(
+        bounds("note"),
+        Some((Datum::string("naïve \"text\"\n"), last))
+    );
+    assert_eq!(
+        bounds("f8"),
+        Some((Datum::double(-2.5e-300), Datum::double(1.0)))
+    );
+    assert_eq!(bounds("ok"), both(Datum::bool(true)));
+    assert_eq!(bounds("born"), both(Datum::date(-735_160)));
+    assert_eq!(bounds("blob"), both(Datum::binary([0, 0xFF, 0x10])));
+    assert_eq!(bounds("uid"), None);
+    let decimal = |value: i128, precision, scale| {
+        let decimal = PrimitiveType::Decimal { precision, scale };
+        Datum::try_from_bytes(&value.to_be_bytes(), decimal).unwrap()
+    };
+    let prices = (decimal(-1, 12, 2), decimal(999_999_999_999, 12, 2));
+    assert_eq!(bounds("price"), Some(prices));
+    assert_eq!(bounds("huge"), both(decimal(1 - 10i128.pow(38), 38, 0)));
+    assert_eq!(
+        data_file.lower_bounds()[&3],
+        Datum::timestamptz_micros(COMMIT_US)
+    );
 }
 
 #[test]
 fn column_of_nulls_or_nan_has_no_bounds() {
-    let staged = file(&[with(with(row("5"), "f4", Cell::Text("NaN")), "note", Cell::Null)]).staged;
-    let of = |field_id: i32| staged.columns.iter().find(|c| c.field_id == field_id).unwrap();
-    assert_eq!((&of(103).lower, &of(103).upper, of(103).nan_count), (&None, &None, Some(1)));
-    assert_eq!((&of(107).lower, of(107).null_count, of(107).value_count), (&None, 1, 1));
+    let staged = file(&[with(
+        with(row("5"), "f4", Cell::Text("NaN")),
+        "note",
+        Cell::Null,
+    )])
+    .staged;
+    let of = |field_id: i32| {
+        staged
+            .columns
+            .iter()
+            .find(|c| c.field_id == field_id)
+            .unwrap()
+    };
+    assert_eq!(
+        (&of(103).lower, &of(103).upper, of(103).nan_count),
+        (&None, &None, Some(1))
+    );
+    assert_eq!(
+        (&of(107).lower, of(107).null_count, of(107).value_count),
+        (&None, 1, 1)
+    );
 }
 
 #[test]
@@ -100,16 +177,27 @@ fn bounds_of_a_narrow_file_are_read_in_the_widened_type() {
         column.column_type = match column.column_type {
             ColumnType::Int => ColumnType::Long,
             ColumnType::Float => ColumnType::Double,
-            ColumnType::Decimal { precision: 12, scale } => ColumnType::Decimal { precision: 20, scale },
+            ColumnType::Decimal {
+                precision: 12,
+                scale,
+            } => ColumnType::Decimal {
+                precision: 20,
+                scale,
+            },
             same => same,
         };
     }
-    let data_file = staged.to_data_file(&lake_schema(&wide).unwrap(), 0).unwrap();
+    let data_file = staged
+        .to_data_file(&lake_schema(&wide).unwrap(), 0)
+        .unwrap();
     assert_eq!(data_file.lower_bounds()[&102], Datum::long(-7));
     assert_eq!(data_file.lower_bounds()[&103], Datum::double(1.5));
     assert!(data_file.lower_bounds().contains_key(&105));
     let without = staged.to_data_file(&base_schema().unwrap(), 0);
-    assert!(matches!(without, Err(FileError::UnknownField { field_id: 6 })));
+    assert!(matches!(
+        without,
+        Err(FileError::UnknownField { field_id: 6 })
+    ));
 }
 
 fn created(source: &SourceSchema) -> Schema {

@@ -125,7 +125,7 @@ pub struct RecordGroup<'a> {
 /// [`EventError`] if it is no Kafka event; Lambda delivers it again.
 pub fn decode(payload: &[u8]) -> Result<Vec<RecordGroup<'_>>, EventError> {
     if let Ok(event) = serde_json::from_slice::<Event<'_, RecordText<'_>>>(payload) {
-        return event.into_groups(|record| Ok(record));
+        return event.into_groups(Ok);
     }
     // Some record has an odd shape: read again, each record for itself.
     let event: Event<'_, &RawValue> = serde_json::from_slice(payload)?;

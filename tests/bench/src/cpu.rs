@@ -5,7 +5,11 @@ use std::hint::black_box;
 /// CPU time that this thread has used, in seconds (Linux, `/proc/thread-self/schedstat`, nanoseconds on the CPU).
 pub(crate) fn thread_seconds() -> f64 {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux");
-    let nanoseconds: u64 = text.split(' ').next().and_then(|word| word.parse().ok()).expect("a number");
+    let nanoseconds: u64 = text
+        .split(' ')
+        .next()
+        .and_then(|word| word.parse().ok())
+        .expect("a number");
     std::time::Duration::from_nanos(nanoseconds).as_secs_f64()
 }
 

@@ -33,7 +33,10 @@ pub(crate) fn decimal(text: &str, precision: u32, scale: u32) -> Reading<i128> {
             }
             *count += 1;
         }
-        match value.checked_mul(10).and_then(|value| value.checked_add(i128::from(digit))) {
+        match value
+            .checked_mul(10)
+            .and_then(|value| value.checked_add(i128::from(digit)))
+        {
             Some(next) => value = next,
             None => beyond = true,
         }
@@ -42,7 +45,9 @@ pub(crate) fn decimal(text: &str, precision: u32, scale: u32) -> Reading<i128> {
         return Reading::Malformed;
     }
     let missing = scale.saturating_sub(fraction.unwrap_or(0));
-    let scaled = 10i128.checked_pow(missing).and_then(|factor| value.checked_mul(factor));
+    let scaled = 10i128
+        .checked_pow(missing)
+        .and_then(|factor| value.checked_mul(factor));
     let limit = 10i128.checked_pow(precision).unwrap_or(i128::MAX);
     match scaled {
         Some(value) if !beyond && value < limit => {
@@ -53,7 +58,11 @@ pub(crate) fn decimal(text: &str, precision: u32, scale: u32) -> Reading<i128> {
 }
 
 fn not_digits(text: &str) -> Reading<i128> {
-    if matches!(text, "NaN" | "Infinity" | "-Infinity") { Reading::Beyond } else { Reading::Malformed }
+    if matches!(text, "NaN" | "Infinity" | "-Infinity") {
+        Reading::Beyond
+    } else {
+        Reading::Malformed
+    }
 }
 
 #[cfg(test)]
@@ -72,7 +81,10 @@ mod tests {
         assert_eq!(decimal(&"9".repeat(60), 38, 0), Reading::Beyond);
         assert_eq!(decimal(&format!("0.{nines}"), 38, 38), Reading::Fits(max));
         assert_eq!(decimal("1", 38, 38), Reading::Beyond);
-        assert_eq!(decimal("9999999999.99", 12, 2), Reading::Fits(999_999_999_999));
+        assert_eq!(
+            decimal("9999999999.99", 12, 2),
+            Reading::Fits(999_999_999_999)
+        );
         assert_eq!(decimal("10000000000.00", 12, 2), Reading::Beyond);
     }
 
@@ -90,7 +102,9 @@ mod tests {
         for text in ["NaN", "Infinity", "-Infinity"] {
             assert_eq!(decimal(text, 10, 2), Reading::Beyond);
         }
-        for text in ["", "-", ".", "1.2.3", "1e5", "+1", "1,0", "--1", "nan", " 1"] {
+        for text in [
+            "", "-", ".", "1.2.3", "1e5", "+1", "1,0", "--1", "nan", " 1",
+        ] {
             assert_eq!(decimal(text, 10, 2), Reading::Malformed, "{text:?}");
         }
     }

@@ -107,13 +107,21 @@ pub(crate) fn float_name<F: Float>(text: &str) -> Reading<F> {
 
 /// A float's number. One that overflows to infinity or underflows to zero is no value of the type.
 pub(crate) fn float_number<F: Float>(text: &str) -> Reading<F> {
-    let Some(b'0'..=b'9' | b'-') = text.as_bytes().first() else { return Reading::Malformed };
-    let Ok(value) = text.parse::<F>() else { return Reading::Malformed };
+    let Some(b'0'..=b'9' | b'-') = text.as_bytes().first() else {
+        return Reading::Malformed;
+    };
+    let Ok(value) = text.parse::<F>() else {
+        return Reading::Malformed;
+    };
     let underflow = value.is_zero() && {
         let mantissa = text.split(['e', 'E']).next().unwrap_or_default();
         mantissa.bytes().any(|byte| matches!(byte, b'1'..=b'9'))
     };
-    if value.is_finite() && !underflow { Reading::Fits(value) } else { Reading::Malformed }
+    if value.is_finite() && !underflow {
+        Reading::Fits(value)
+    } else {
+        Reading::Malformed
+    }
 }
 
 /// A UUID in its form of 36 characters.
@@ -128,7 +136,9 @@ pub(crate) fn uuid(text: &str) -> Reading<[u8; 16]> {
     while let Some((pair, behind)) = rest.split_first_chunk::<2>() {
         let at = 36 - rest.len();
         if matches!(at, 8 | 13 | 18 | 23) {
-            let [b'-', behind @ ..] = rest else { return Reading::Malformed };
+            let [b'-', behind @ ..] = rest else {
+                return Reading::Malformed;
+            };
             rest = behind;
             continue;
         }
@@ -138,12 +148,18 @@ pub(crate) fn uuid(text: &str) -> Reading<[u8; 16]> {
         }
         rest = behind;
     }
-    if rest.is_empty() && slots.next().is_none() { Reading::Fits(out) } else { Reading::Malformed }
+    if rest.is_empty() && slots.next().is_none() {
+        Reading::Fits(out)
+    } else {
+        Reading::Malformed
+    }
 }
 
 /// Appends the bytes of `\x…`; on a malformed text `out` may have grown.
 pub(crate) fn bytea(text: &str, out: &mut Vec<u8>) -> Reading<()> {
-    let Some(digits) = text.strip_prefix("\\x") else { return Reading::Malformed };
+    let Some(digits) = text.strip_prefix("\\x") else {
+        return Reading::Malformed;
+    };
     let pairs = digits.as_bytes().chunks_exact(2);
     if !pairs.remainder().is_empty() {
         return Reading::Malformed;
@@ -186,21 +202,37 @@ mod tests {
         assert_eq!(long("9223372036854775807"), Reading::Fits(i64::MAX));
         assert_eq!(long("-9223372036854775808"), Reading::Fits(i64::MIN));
         assert_eq!(long("9223372036854775808"), Reading::Malformed);
-        for text in ["", "-", "+1", "1.0", "1e3", " 1", "1 ", "--1", "+1000000000000000000000"] {
+        for text in [
+            "",
+            "-",
+            "+1",
+            "1.0",
+            "1e3",
+            " 1",
+            "1 ",
+            "--1",
+            "+1000000000000000000000",
+        ] {
             assert_eq!(long(text), Reading::Malformed, "{text:?}");
         }
     }
 
     #[test]
     fn float_that_would_become_infinity_or_zero_is_malformed() {
-        assert_eq!(float_number::<f32>("3.4028235e+38"), Reading::Fits(f32::MAX));
+        assert_eq!(
+            float_number::<f32>("3.4028235e+38"),
+            Reading::Fits(f32::MAX)
+        );
         assert_eq!(float_number::<f32>("1e-45"), Reading::Fits(1e-45));
         for text in ["1e39", "1e-60", "inf", "nan", "-inf", "", "-", "NaN", "+1"] {
             assert_eq!(float_number::<f32>(text), Reading::Malformed, "{text:?}");
         }
         assert_eq!(float_number::<f64>("-0"), Reading::Fits(-0.0));
         assert_eq!(float_number::<f64>("0e5"), Reading::Fits(0.0));
-        assert_eq!(float_name::<f64>("-Infinity"), Reading::Fits(f64::NEG_INFINITY));
+        assert_eq!(
+            float_name::<f64>("-Infinity"),
+            Reading::Fits(f64::NEG_INFINITY)
+        );
         assert!(matches!(float_name::<f64>("NaN"), Reading::Fits(value) if value.is_nan()));
         assert_eq!(float_name::<f64>("1"), Reading::Malformed);
     }
@@ -208,7 +240,9 @@ mod tests {
     #[test]
     fn uuid_has_its_hyphens_where_they_belong() {
         let text = "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11";
-        let Reading::Fits(bytes) = uuid(text) else { panic!("no uuid") };
+        let Reading::Fits(bytes) = uuid(text) else {
+            panic!("no uuid")
+        };
         assert_eq!((bytes[0], bytes[4], bytes[15]), (0xa0, 0x9c, 0x11));
         for bad in [
             "a0eebc999c0b4ef8bb6d6bb9bd380a11",
@@ -238,8 +272,11 @@ mod tests {
             let mut out = Vec::new();
             prop_assert_eq!(bytea(&format!("\\x{hex}"), &mut out), Reading::Fits(()));
             prop_assert_eq!(out, bytes);
-            let hex = format!("{id:032x}");
-            let text = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-");
+            let part = |bits: u32, from: u32| id << (128 - bits - from) >> (128 - bits);
+            let text = format!(
+                "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+                part(32, 96), part(16, 80), part(16, 64), part(16, 48), part(48, 0),
+            );
             prop_assert_eq!(uuid(&text), Reading::Fits(id.to_be_bytes()));
         }
 

@@ -61,11 +61,18 @@ fn instant(text: &str, zoned: bool) -> Reading<i64> {
     let mut read = || {
         let days = cursor.days(before_christ)?;
         cursor.take(b' ')?;
-        let micros = cursor.time_of_day().filter(|micros| *micros < MICROS_PER_DAY)?;
+        let micros = cursor
+            .time_of_day()
+            .filter(|micros| *micros < MICROS_PER_DAY)?;
         let offset_seconds = if zoned { cursor.zone()? } else { 0 };
-        cursor.0.is_empty().then_some((days, micros - offset_seconds * MICROS_PER_SECOND))
+        cursor
+            .0
+            .is_empty()
+            .then_some((days, micros - offset_seconds * MICROS_PER_SECOND))
     };
-    let Some((days, micros)) = read() else { return Reading::Malformed };
+    let Some((days, micros)) = read() else {
+        return Reading::Malformed;
+    };
     days.checked_mul(MICROS_PER_DAY)
         .and_then(|start| start.checked_add(micros))
         .map_or(Reading::Beyond, Reading::Fits)
@@ -76,7 +83,8 @@ fn is_infinity(text: &str) -> bool {
 }
 
 fn strip_era(text: &str) -> (&str, bool) {
-    text.strip_suffix(" BC").map_or((text, false), |rest| (rest, true))
+    text.strip_suffix(" BC")
+        .map_or((text, false), |rest| (rest, true))
 }
 
 /// What is left to read.
@@ -121,7 +129,9 @@ impl Cursor<'_> {
         self.take(b'-')?;
         let month = self.two_digits().filter(|month| (1..=12).contains(month))?;
         self.take(b'-')?;
-        let day = self.two_digits().filter(|day| (1..=days_in_month(year, month)).contains(day))?;
+        let day = self
+            .two_digits()
+            .filter(|day| (1..=days_in_month(year, month)).contains(day))?;
         Some(days_from_civil(year, month, day))
     }
 
@@ -210,14 +220,26 @@ mod tests {
 
     #[test]
     fn extremes_of_the_source_fit_or_are_carried() {
-        assert_eq!(timestamp("4714-11-24 00:00:00 BC"), Reading::Fits(-210_866_803_200_000_000));
-        assert_eq!(timestamp_tz("4714-11-24 00:00:00+00 BC"), Reading::Fits(-210_866_803_200_000_000));
+        assert_eq!(
+            timestamp("4714-11-24 00:00:00 BC"),
+            Reading::Fits(-210_866_803_200_000_000)
+        );
+        assert_eq!(
+            timestamp_tz("4714-11-24 00:00:00+00 BC"),
+            Reading::Fits(-210_866_803_200_000_000)
+        );
         // The last microsecond of 64 bits, and PostgreSQL's own last one.
-        assert_eq!(timestamp("294247-01-10 04:00:54.775807"), Reading::Fits(i64::MAX));
+        assert_eq!(
+            timestamp("294247-01-10 04:00:54.775807"),
+            Reading::Fits(i64::MAX)
+        );
         assert_eq!(timestamp("294247-01-10 04:00:54.775808"), Reading::Beyond);
         assert_eq!(timestamp("294276-12-31 23:59:59.999999"), Reading::Beyond);
         for text in ["infinity", "-infinity"] {
-            assert_eq!((date(text), timestamp(text)), (Reading::Beyond, Reading::Beyond));
+            assert_eq!(
+                (date(text), timestamp(text)),
+                (Reading::Beyond, Reading::Beyond)
+            );
             assert_eq!(timestamp_tz(text), Reading::Beyond);
         }
         assert_eq!(time("24:00:00"), Reading::Beyond);
@@ -234,7 +256,11 @@ mod tests {
             ("1970-01-01 12:00:00-01", 1),
             ("1970-01-01 00:00:00.5+12", -24),
         ] {
-            let half = if text.contains(".5") { MICROS_PER_SECOND / 2 } else { 0 };
+            let half = if text.contains(".5") {
+                MICROS_PER_SECOND / 2
+            } else {
+                0
+            };
             let want = noon + hours * 3600 * MICROS_PER_SECOND + half;
             assert_eq!(timestamp_tz(text), Reading::Fits(want), "{text}");
         }
@@ -243,12 +269,33 @@ mod tests {
     #[test]
     fn what_the_source_never_prints_is_malformed() {
         for text in [
-            "", "2024", "2024-2-1", "2023-02-29", "1900-02-29", "2024-13-01", "2024-00-01", "2024-01-00",
-            "0000-01-01", "-2024-01-01", "2024-01-01 ", "2024-01-01 AD", "12345678-01-01", "+infinity",
+            "",
+            "2024",
+            "2024-2-1",
+            "2023-02-29",
+            "1900-02-29",
+            "2024-13-01",
+            "2024-00-01",
+            "2024-01-00",
+            "0000-01-01",
+            "-2024-01-01",
+            "2024-01-01 ",
+            "2024-01-01 AD",
+            "12345678-01-01",
+            "+infinity",
         ] {
             assert_eq!(date(text), Reading::Malformed, "{text:?}");
         }
-        for text in ["", "1:00:00", "25:00:00", "24:00:01", "12:60:00", "12:00:60", "12:00:00.", "12:00:00.1234567"] {
+        for text in [
+            "",
+            "1:00:00",
+            "25:00:00",
+            "24:00:01",
+            "12:60:00",
+            "12:00:60",
+            "12:00:00.",
+            "12:00:00.1234567",
+        ] {
             assert_eq!(time(text), Reading::Malformed, "{text:?}");
         }
         assert_eq!(timestamp("2024-01-01 00:00:00+00"), Reading::Malformed);
@@ -273,7 +320,11 @@ mod tests {
     }
 
     fn print_date((year, month, day): (i64, i64, i64)) -> (String, &'static str) {
-        let (year, era) = if year > 0 { (year, "") } else { (1 - year, " BC") };
+        let (year, era) = if year > 0 {
+            (year, "")
+        } else {
+            (1 - year, " BC")
+        };
         (format!("{year:04}-{month:02}-{day:02}"), era)
     }
 
