@@ -132,7 +132,9 @@ replication_factor = 1
 listen = "127.0.0.1:{self.agent_port}"
 """
         )
-        return self._supervisor.start("capture-agent", [BINARIES / "capture-agent", "run", "--config", config], self._env())
+        return self._supervisor.start(
+            "capture-agent", [BINARIES / "capture-agent", "run", "--config", config], self._env()
+        )
 
     def _env(self) -> dict[str, str]:
         return {"RUST_LOG": os.environ.get("RUST_LOG", "info"), **self.ministack.client_env()}

@@ -168,6 +168,11 @@ def infrastructure() -> Count:
     return count
 
 
+def debezium_consumer() -> Count:
+    """Kafka Connect with Debezium's ExtractNewRecordState on a topic of the agent's."""
+    return whole(run([VENV / "bin" / "python", ROOT / "localstack" / "debezium_consumer.py"])[0])
+
+
 def short_demo() -> Count:
     """The whole pipeline, compared change for change."""
     return whole(run([ROOT / "dev", "demo", "--no-build", "--for", DEMO_SECONDS])[0])
@@ -182,6 +187,7 @@ STEPS: dict[str, Callable[[], Count]] = {
     "tests": rust_tests,
     "documentation": documentation,
     "infrastructure": infrastructure,
+    "debezium": debezium_consumer,
     "demo": short_demo,
 }
 

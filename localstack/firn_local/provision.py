@@ -23,8 +23,6 @@ from maven_artifact import Artifact, Downloader
 from .console import step
 from .paths import CACHE, ROOT, VENV, state_folder
 
-KAFKA_LIST = ROOT / "localstack" / "kafka-jars.txt"
-
 
 @contextmanager
 def _lock() -> Iterator[None]:
@@ -38,13 +36,23 @@ def _digest(content: bytes) -> str:
 
 
 def kafka_jars() -> Path:
-    """Folder of the jars of Apache Kafka, as listed with their digests in `kafka-jars.txt`."""
-    listing = KAFKA_LIST.read_bytes()
-    folder = CACHE / f"kafka-{_digest(listing)[:12]}"
+    """Folder of the jars of Apache Kafka."""
+    return _jars("kafka")
+
+
+def debezium_jars() -> Path:
+    """Folder of the jars of Kafka Connect and of Debezium's transformations, beside those of Apache Kafka."""
+    return _jars("debezium")
+
+
+def _jars(name: str) -> Path:
+    """Folder of the jars that `<name>-jars.txt` lists with their digests."""
+    listing = (ROOT / "localstack" / f"{name}-jars.txt").read_bytes()
+    folder = CACHE / f"{name}-{_digest(listing)[:12]}"
     if folder.exists():
         return folder
     wanted = [line.split() for line in listing.decode().splitlines() if line and not line.startswith("#")]
-    with _lock(), step(f"Kafka: {len(wanted)} jars (once)"):
+    with _lock(), step(f"{name}: {len(wanted)} jars (once)"):
         if folder.exists():
             return folder
         fresh = folder.with_suffix(".new")
@@ -61,7 +69,7 @@ def _fetch_jar(folder: Path, digest: str, coordinates: str) -> None:
     Downloader().download(Artifact.parse(coordinates), str(path))
     found = _digest(path.read_bytes())
     if found != digest:
-        raise SystemExit(f"dev: {coordinates} has SHA-256 {found}, kafka-jars.txt says {digest}")
+        raise SystemExit(f"dev: {coordinates} has SHA-256 {found}, the list of jars says {digest}")
 
 
 def _site_packages(module: str) -> Path:
