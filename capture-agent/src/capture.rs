@@ -141,6 +141,10 @@ impl Capture {
             Frame::KeepAlive { wal_end, .. } => {
                 if flow.transaction.is_none() {
                     self.whole_until(wal_end, acknowledger);
+                    if !self.outbox.is_open() {
+                        // Everything sent is durable: nothing lags.
+                        self.context.status.update(|snapshot| snapshot.committed_source_us = None);
+                    }
                 }
                 Ok(())
             }

@@ -267,7 +267,7 @@ impl<'a> TableFiles<'a> {
 
     /// Writes what waits in a partition as files.
     async fn flush(&mut self, partition: usize) -> Result<(), AgentError> {
-        let failed = |source| AgentError::DataFile { table: self.table.clone(), source };
+        let failed = |source| AgentError::DataFile { table: self.table.clone(), source: Box::new(source) };
         let Some(files) = self.partitions.get_mut(partition) else { return Ok(()) };
         files.batch_rows = 0;
         files.batch_bytes = 0;

@@ -150,7 +150,7 @@ pub enum AgentError {
         table: String,
         /// Why.
         #[source]
-        source: table_file::FileError,
+        source: Box<table_file::FileError>,
     },
     /// The address of the status page cannot be used.
     #[error("cannot listen on {address}")]

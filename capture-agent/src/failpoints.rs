@@ -12,7 +12,7 @@ pub const AFTER_SLOT_CREATED: &str = "agent.after_slot_created";
 pub const AFTER_COPY_FILE_PUT: &str = "agent.after_copy_file_put";
 /// After the manifest of a complete copy is written, before anything is announced.
 pub const AFTER_COPY_MANIFEST_PUT: &str = "agent.after_copy_manifest_put";
-/// After all announcements are handed over, before the transaction that holds them is committed.
+/// After all announcements are at the broker, before the transaction that holds them is committed.
 pub const BEFORE_ANNOUNCEMENT_COMMIT: &str = "agent.before_announcement_commit";
 /// After that commit, before the slot's mark says so.
 pub const AFTER_ANNOUNCEMENT_COMMIT: &str = "agent.after_announcement_commit";
@@ -22,7 +22,7 @@ pub const AFTER_SCHEMA_PUT: &str = "agent.after_schema_put";
 pub const AFTER_REFERENCE_PUT: &str = "agent.after_reference_put";
 /// After a record is handed to the queue.
 pub const AFTER_PRODUCE: &str = "agent.after_produce";
-/// Before a Kafka transaction is committed.
+/// After a transaction's records are at the broker, before it is committed.
 pub const BEFORE_COMMIT: &str = "agent.before_commit";
 /// After a Kafka transaction is committed, before the slot is acknowledged.
 pub const AFTER_COMMIT: &str = "agent.after_commit";

@@ -40,7 +40,6 @@ pub async fn serve(context: Context) -> Result<(), AgentError> {
 }
 
 /// The routes.
-#[must_use]
 pub fn router(context: Context) -> Router {
     Router::new()
         .route("/", get(status_page))

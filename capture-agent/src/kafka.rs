@@ -191,12 +191,11 @@ impl Producer {
         self.inner.send(base).map_err(|(error, _record)| error)
     }
 
-    /// Commits the open transaction once everything in it is delivered.
+    /// Waits until the broker has everything that was handed over.
     ///
     /// # Errors
-    /// [`AgentError::Kafka`], [`AgentError::KafkaTimeout`] (Verify: progress says whether it was committed),
-    /// [`AgentError::Fenced`].
-    pub async fn commit(&self) -> Result<(), AgentError> {
+    /// [`AgentError::KafkaTimeout`] (Verify).
+    pub async fn delivered(&self) -> Result<(), AgentError> {
         let until = Instant::now() + DELIVERY_TIMEOUT;
         while self.inner.in_flight_count() > 0 {
             if Instant::now() >= until {
@@ -205,6 +204,14 @@ impl Producer {
             }
             tokio::time::sleep(POLL).await;
         }
+        Ok(())
+    }
+
+    /// Commits the open transaction. To be called once everything is [`Producer::delivered`].
+    ///
+    /// # Errors
+    /// [`AgentError::Kafka`] (Verify: progress says whether it was committed), [`AgentError::Fenced`].
+    pub async fn commit(&self) -> Result<(), AgentError> {
         self.blocking("commit_transaction", |inner| inner.commit_transaction(Timeout::Never)).await
     }
 

@@ -306,6 +306,7 @@ impl Starting<'_> {
         same_source(self.context.source_name(), &start, &self.found.identity)?;
         self.outbox.begin_at(start)?;
         copy::announce(&mut self.outbox, manifest).await?;
+        self.outbox.delivered().await?;
         failpoint::hit(failpoints::BEFORE_ANNOUNCEMENT_COMMIT);
         self.outbox.commit().await?;
         failpoint::hit(failpoints::AFTER_ANNOUNCEMENT_COMMIT);

@@ -46,7 +46,7 @@ fn is_secret_property(name: &str) -> bool {
 impl SourceConfig {
     pub(super) fn read(problems: &mut Problems<'_>, mut section: Section<'_, '_>) -> Self {
         let name = section.text(problems, "name");
-        if !name.is_empty() && !(is_plain_name(&name) && name.len() <= 40) {
+        if !(name.is_empty() || is_plain_name(&name) && name.len() <= 40) {
             problems.add(
                 section.span_of("name"),
                 &section.field("name"),
