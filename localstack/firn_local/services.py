@@ -223,6 +223,7 @@ class Ministack:
             "S3_DATA_DIR": str(self._folder / "s3"),
             "TMPDIR": str(temporary),
             "MINISTACK_HOST": "127.0.0.1",
+            "LOG_LEVEL": "WARNING",
         }
         self.process = self._supervisor.start("ministack", [VENV / "bin" / "ministack"], env)
         self._supervisor.wait_until(self._answers, "ministack")
