@@ -473,8 +473,8 @@ fn encode(
 
 /// The key of the object that a record stands for.
 fn reference_key(value: &[u8]) -> Result<String, Reason> {
-    let reference: Reference =
-        serde_json::from_slice(bare_value(value)).map_err(|_source| Reason::Reference("it cannot be read"))?;
+    let reference: Reference = serde_json::from_slice(bare_value(value))
+        .map_err(|_source| Reason::Reference("it cannot be read"))?;
     if !reference.firn_reference.starts_with(REFERENCE_FOLDER) {
         return Err(Reason::Reference(
             "it leads out of the folder of references",

@@ -1,0 +1,234 @@
+//! A deployment in memory: bucket, catalog, queue and the four functions.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use change_event::partition::PartitionMap;
+use change_event::{Clock, IdSource, SourceSchema, TopicRegistration, layout};
+use commit::{Answer, Commit};
+use ddl::Ddl;
+use function_kit::ddl::DdlClient;
+use function_kit::metric::MemoryLines;
+use function_kit::{Deadline, KafkaBatchResponse, Metric, Metrics, Registry};
+use ingest::Ingest;
+use object_io::{MemoryStore, ObjectStore};
+use serde_json::Value;
+use table_commit::{Committer, LoadedTable, TableName};
+use test_kit::{ManualClock, MemoryCatalog, SeededIds};
+
+use crate::lake::{self, Row};
+use crate::ports::{CountingStore, InProcess, MemoryQueue};
+use crate::topic::event;
+
+/// When tests begin: a moment in 2026.
+pub const NOW_MS: i64 = 1_770_000_000_000;
+
+/// A deadline so many minutes ahead is far.
+#[must_use]
+pub const fn minutes(count: i64) -> i64 {
+    count * 60_000
+}
+
+/// A deployment in memory.
+#[derive(Debug)]
+pub struct World {
+    /// The bucket, counted.
+    pub store: Arc<CountingStore>,
+    /// Time.
+    pub clock: Arc<ManualClock>,
+    /// The queue of functions/commit.
+    pub queue: Arc<MemoryQueue>,
+    /// functions/ddl as others call it.
+    pub ddl: Arc<InProcess>,
+    /// Metric lines of all functions.
+    pub metrics: MemoryLines,
+    /// The protocol, for a look at tables.
+    pub committer: Committer,
+    ids: Arc<SeededIds>,
+}
+
+impl World {
+    /// An empty deployment.
+    #[must_use]
+    pub fn new() -> Self {
+        let store = Arc::new(CountingStore::new(Arc::new(MemoryStore::new("lake"))));
+        let clock = Arc::new(ManualClock::new(NOW_MS));
+        let ids = Arc::new(SeededIds::new(7));
+        let metrics = MemoryLines::default();
+        let committer = Committer::new(
+            Arc::clone(&store) as Arc<dyn ObjectStore>,
+            Arc::new(MemoryCatalog::default()),
+            Arc::clone(&clock) as Arc<dyn Clock>,
+            Arc::clone(&ids) as Arc<dyn IdSource>,
+        );
+        let registry = Registry::new(Arc::clone(&store) as Arc<dyn ObjectStore>);
+        let ddl_metrics = Metrics::new(
+            "ddl",
+            Arc::clone(&clock) as Arc<dyn Clock>,
+            Arc::new(metrics.clone()),
+        );
+        let ddl = Arc::new(InProcess::new(Ddl::new(
+            registry,
+            committer.clone(),
+            ddl_metrics,
+        )));
+        let queue = Arc::new(MemoryQueue::default());
+        Self {
+            store,
+            clock,
+            queue,
+            ddl,
+            metrics,
+            committer,
+            ids,
+        }
+    }
+
+    /// The agent announces a topic with `partitions`, and schema version 1.
+    pub async fn announce(&self, table: &str, partitions: u32, freshness_seconds: u32) -> String {
+        let topic = format!("shop.public.{table}");
+        let registration = TopicRegistration {
+            topic: topic.clone(),
+            source: "shop".to_owned(),
+            table_schema: "public".to_owned(),
+            table_name: table.to_owned(),
+            lake_database: "lake".to_owned(),
+            lake_table: format!("public__{table}"),
+            topic_incarnation: 1,
+            partition_map: PartitionMap {
+                version: 1,
+                partitions,
+            },
+            freshness_seconds,
+        };
+        let body = serde_json::to_vec(&registration).unwrap();
+        self.store
+            .put(&layout::registration(&topic), Bytes::from(body))
+            .await
+            .unwrap();
+        self.publish(&topic, &crate::topic::schema(1)).await;
+        topic
+    }
+
+    /// The agent publishes a schema document.
+    pub async fn publish(&self, topic: &str, schema: &SourceSchema) {
+        let key = layout::schema_document("shop", topic, schema.version);
+        self.store
+            .put(&key, Bytes::from(serde_json::to_vec(schema).unwrap()))
+            .await
+            .unwrap();
+    }
+
+    /// functions/ingest, cold.
+    #[must_use]
+    pub fn ingest(&self) -> Ingest {
+        let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
+        let store = Arc::clone(&self.store) as Arc<dyn ObjectStore>;
+        let ports = ingest::Ports {
+            registry: Registry::new(Arc::clone(&store)),
+            store,
+            committer: self.committer.clone(),
+            ddl: self.ddl_client(),
+            queue: self.queue.clone(),
+            clock: Arc::clone(&clock),
+            ids: self.ids.clone(),
+            metrics: Metrics::new("ingest", clock, Arc::new(self.metrics.clone())),
+        };
+        Ingest::new(ports, 4)
+    }
+
+    /// functions/commit, answering one event.
+    pub async fn commit(&self, payload: &str) -> Answer {
+        let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
+        let ports = commit::Ports {
+            registry: Registry::new(Arc::clone(&self.store) as Arc<dyn ObjectStore>),
+            committer: self.committer.clone(),
+            ddl: self.ddl_client(),
+            clock: Arc::clone(&clock),
+            metrics: Metrics::new("commit", clock, Arc::new(self.metrics.clone())),
+        };
+        let deadline = self.deadline(minutes(5));
+        Commit::new(ports, 4)
+            .handle(payload.as_bytes(), deadline)
+            .await
+            .expect("an answer")
+    }
+
+    fn ddl_client(&self) -> DdlClient {
+        DdlClient::new(self.ddl.clone(), "firn-ddl".to_owned())
+    }
+
+    /// A deadline so many milliseconds ahead.
+    #[must_use]
+    pub fn deadline(&self, length_ms: i64) -> Deadline {
+        Deadline::after(length_ms, self.clock.as_ref())
+    }
+
+    /// Hands records to an ingest function; gives partition and offset of what must come again.
+    pub async fn deliver(&self, ingest: &Ingest, records: &[Value]) -> Vec<(String, i64)> {
+        let response = ingest
+            .handle(&event(records), self.deadline(minutes(5)))
+            .await
+            .expect("an answer");
+        failures(&response)
+    }
+
+    /// A table.
+    pub async fn table(&self, table: &str) -> LoadedTable {
+        let name = TableName {
+            database: "lake".to_owned(),
+            table: format!("public__{table}"),
+        };
+        self.committer
+            .load(&name)
+            .await
+            .unwrap()
+            .expect("the table")
+    }
+
+    /// Rows of a table's head.
+    pub async fn rows(&self, table: &str) -> Vec<Row> {
+        lake::rows(self.store.as_ref(), &self.table(table).await.metadata).await
+    }
+
+    /// Values of `id` in a table, in the order of `_pos`.
+    pub async fn ids_in(&self, table: &str) -> Vec<String> {
+        self.rows(table)
+            .await
+            .iter()
+            .map(|row| row["id"].clone())
+            .collect()
+    }
+
+    /// Objects in quarantine: key and content.
+    pub async fn quarantine(&self) -> Vec<(String, Value)> {
+        let mut found = Vec::new();
+        for key in self.store.list("quarantine/").await.unwrap() {
+            let body = self.store.get(&key).await.unwrap().unwrap();
+            found.push((key, serde_json::from_slice(&body).unwrap()));
+        }
+        found
+    }
+
+    /// Sum of a metric over all functions.
+    #[must_use]
+    pub fn sum(&self, metric: Metric) -> u64 {
+        self.metrics.sum(metric)
+    }
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn failures(response: &KafkaBatchResponse) -> Vec<(String, i64)> {
+    let of = |failure: &function_kit::batch::KafkaItemFailure| {
+        (
+            failure.item_identifier.partition.clone(),
+            failure.item_identifier.offset,
+        )
+    };
+    response.batch_item_failures.iter().map(of).collect()
+}

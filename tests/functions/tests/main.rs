@@ -1,0 +1,8 @@
+//! The functions against the promises of docs/SEMANTICS.md, in one process.
+
+mod bad_input;
+mod commit;
+mod freshness;
+mod progress;
+mod rows;
+mod schema;

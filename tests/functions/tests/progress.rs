@@ -1,0 +1,173 @@
+//! Redelivery, overlap, gaps, fencing, partial failure, the end of time.
+
+use function_kit::Metric;
+use functions::{TopicWriter, World, event};
+
+#[tokio::test]
+async fn redelivered_batch_adds_nothing() {
+    let world = World::new();
+    let topic = world.announce("orders", 1, 0).await;
+    let mut agent = TopicWriter::new(&topic, 0);
+    let records = [agent.insert(1, "a"), agent.insert(2, "b")];
+    for ingest in [world.ingest(), world.ingest()] {
+        assert_eq!(world.deliver(&ingest, &records).await, []);
+        assert_eq!(world.deliver(&ingest, &records).await, []);
+    }
+    assert_eq!(world.ids_in("orders").await, ["1", "2"]);
+    assert_eq!(world.sum(Metric::IntentsTotal), 1);
+    assert_eq!(world.sum(Metric::DuplicatesTotal), 6);
+}
+
+#[tokio::test]
+async fn overlapping_batches_of_two_writers_give_each_row_once() {
+    let world = World::new();
+    let topic = world.announce("orders", 1, 3600).await;
+    let mut agent = TopicWriter::new(&topic, 0);
+    let records: Vec<_> = (0..9).map(|id| agent.insert(id, "x")).collect();
+    // Two warm functions that know nothing of each other.
+    let (one, other) = (world.ingest(), world.ingest());
+    assert_eq!(world.deliver(&one, &records[0..3]).await, []);
+    assert_eq!(world.deliver(&other, &records[1..5]).await, []);
+    assert_eq!(world.deliver(&one, &records[2..7]).await, []);
+    assert_eq!(world.deliver(&other, &records[0..9]).await, []);
+    world.commit(r#"{"sweep":true}"#).await;
+    let expected: Vec<_> = (0..9).map(|id| id.to_string()).collect();
+    assert_eq!(world.ids_in("orders").await, expected);
+}
+
+#[tokio::test]
+async fn gap_fails_its_partition_from_the_gap_on_and_no_other() {
+    let world = World::new();
+    let topic = world.announce("orders", 2, 0).await;
+    let (mut agent, mut neighbour) = (TopicWriter::new(&topic, 0), TopicWriter::new(&topic, 1));
+    let first = agent.insert(1, "a");
+    let missing = agent.insert(2, "b");
+    let behind = agent.insert(3, "c");
+    let other = neighbour.insert(4, "d");
+    let ingest = world.ingest();
+    let failed = world
+        .deliver(&ingest, &[first, behind.clone(), other])
+        .await;
+    assert_eq!(failed, [(format!("{topic}-0"), 2)]);
+    assert_eq!(world.ids_in("orders").await.len(), 2);
+    assert_eq!(world.sum(Metric::GapsTotal), 1);
+    assert_eq!(world.sum(Metric::HaltsTotal), 1);
+    // What was missing comes after all.
+    assert_eq!(world.deliver(&ingest, &[missing, behind]).await, []);
+    assert_eq!(world.ids_in("orders").await.len(), 4);
+}
+
+#[tokio::test]
+async fn fenced_agent_and_aborted_attempt_are_dropped() {
+    let world = World::new();
+    let topic = world.announce("orders", 1, 0).await;
+    let mut agent = TopicWriter::new(&topic, 0);
+    let first = agent.insert(1, "a");
+    // An attempt that was aborted, read all the same, and done again by the next epoch.
+    let mut aborted = agent.clone();
+    let lost = aborted.insert(2, "b");
+    agent.restart();
+    agent.offset = aborted.offset;
+    let again = agent.insert(2, "b");
+    let next = agent.insert(3, "c");
+    let mut zombie = aborted.clone();
+    zombie.offset = agent.offset;
+    let late = zombie.insert(9, "z");
+    let records = [first, lost, again, next, late];
+    assert_eq!(world.deliver(&world.ingest(), &records).await, []);
+    assert_eq!(world.ids_in("orders").await, ["1", "2", "3"]);
+    assert_eq!(world.sum(Metric::GapsTotal), 0);
+}
+
+#[tokio::test]
+async fn silent_store_fails_the_partition_that_needs_it_only() {
+    let world = World::new();
+    let (orders, items) = (
+        world.announce("orders", 1, 0).await,
+        world.announce("items", 1, 0).await,
+    );
+    let (mut agent, mut other) = (TopicWriter::new(&orders, 0), TopicWriter::new(&items, 0));
+    let ingest = world.ingest();
+    world
+        .deliver(&ingest, &[agent.insert(1, "a"), other.insert(1, "a")])
+        .await;
+    world.store.silence(Some("tables/lake/public__items/data"));
+    let records = [agent.insert(2, "b"), other.insert(2, "b")];
+    assert_eq!(
+        world.deliver(&ingest, &records).await,
+        [(format!("{items}-0"), 1)]
+    );
+    assert_eq!(world.ids_in("orders").await, ["1", "2"]);
+    world.store.silence(None);
+    assert_eq!(world.deliver(&ingest, &records).await, []);
+    assert_eq!(world.ids_in("items").await, ["1", "2"]);
+    assert_eq!(world.ids_in("orders").await, ["1", "2"]);
+}
+
+#[tokio::test]
+async fn invocation_without_time_stages_nothing_and_all_comes_again() {
+    let world = World::new();
+    let topic = world.announce("orders", 2, 0).await;
+    let (mut agent, mut other) = (TopicWriter::new(&topic, 0), TopicWriter::new(&topic, 1));
+    agent.offset = 40;
+    let payload = event(&[agent.insert(1, "a"), other.insert(2, "b")]);
+    let response = world
+        .ingest()
+        .handle(&payload, world.deadline(1_000))
+        .await
+        .unwrap();
+    let failed: Vec<_> = response
+        .batch_item_failures
+        .iter()
+        .map(|failure| {
+            (
+                failure.item_identifier.partition.as_str(),
+                failure.item_identifier.offset,
+            )
+        })
+        .collect();
+    assert_eq!(
+        failed,
+        [
+            (format!("{topic}-0").as_str(), 40),
+            (format!("{topic}-1").as_str(), 0)
+        ]
+    );
+    assert_eq!(world.sum(Metric::IntentsTotal), 0);
+}
+
+#[tokio::test]
+async fn cached_tail_is_not_used_after_an_hour() {
+    let world = World::new();
+    let topic = world.announce("orders", 1, 3600).await;
+    let mut agent = TopicWriter::new(&topic, 0);
+    let ingest = world.ingest();
+    world.deliver(&ingest, &[agent.insert(1, "a")]).await;
+    world.clock.advance_ms(3_600_001);
+    world.store.take();
+    assert_eq!(world.deliver(&ingest, &[agent.insert(2, "b")]).await, []);
+    assert!(world.store.take().gets > 0);
+    assert_eq!(world.ids_in("orders").await, ["1", "2"]);
+}
+
+#[tokio::test]
+async fn nothing_is_taken_while_the_oldest_batch_waits_for_half_a_day() {
+    let world = World::new();
+    let topic = world.announce("orders", 1, 3600).await;
+    let mut agent = TopicWriter::new(&topic, 0);
+    world
+        .deliver(&world.ingest(), &[agent.insert(1, "a")])
+        .await;
+    let waiting = agent.insert(2, "b");
+    world
+        .deliver(&world.ingest(), std::slice::from_ref(&waiting))
+        .await;
+    world.clock.advance_ms(12 * 3_600_000);
+    let late = agent.insert(3, "c");
+    let failed = world
+        .deliver(&world.ingest(), std::slice::from_ref(&late))
+        .await;
+    assert_eq!(failed, [(format!("{topic}-0"), 2)]);
+    world.commit(r#"{"sweep":true}"#).await;
+    assert_eq!(world.deliver(&world.ingest(), &[late]).await, []);
+}
