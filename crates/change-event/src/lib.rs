@@ -12,6 +12,7 @@ pub mod disposition;
 pub mod envelope;
 pub mod evolution;
 pub mod header;
+pub mod json;
 pub mod layout;
 pub mod naming;
 pub mod partition;

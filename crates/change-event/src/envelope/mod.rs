@@ -10,7 +10,6 @@
 
 mod inline;
 mod read;
-mod scan;
 mod write;
 
 use serde::{Deserialize, Serialize};

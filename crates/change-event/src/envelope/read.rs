@@ -13,30 +13,15 @@
 //! (docs/PERFORMANCE.md); tests hold it against `serde_json`.
 
 use crate::envelope::Operation;
-pub use crate::envelope::scan::{RawCell, RawString};
-use crate::envelope::scan::{Scanner, Value};
+use crate::json::{JsonError, Scanner, Value};
+pub use crate::json::{RawCell, RawString};
 
 /// A value that is no envelope: the record goes to quarantine.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 pub enum EnvelopeError {
-    /// Not UTF-8, which JSON is.
-    #[error("not UTF-8 at byte {offset}")]
-    NotUtf8 {
-        /// Where reading stopped.
-        offset: usize,
-    },
     /// Not JSON.
-    #[error("not JSON at byte {offset}")]
-    NotJson {
-        /// Where reading stopped.
-        offset: usize,
-    },
-    /// Nested deeper than any envelope.
-    #[error("nested deeper than {depth_max}")]
-    TooDeep {
-        /// Deepest nesting that is read.
-        depth_max: usize,
-    },
+    #[error("not JSON")]
+    Json(#[from] JsonError),
     /// JSON, but no object.
     #[error("not an object")]
     NotObject,
@@ -92,10 +77,7 @@ impl<'a> EnvelopeView<'a> {
     /// # Errors
     /// [`EnvelopeError`] (Quarantine).
     pub fn parse(bytes: &'a [u8]) -> Result<Self, EnvelopeError> {
-        let text = std::str::from_utf8(bytes).map_err(|error| EnvelopeError::NotUtf8 {
-            offset: error.valid_up_to(),
-        })?;
-        let mut scanner = Scanner::new(text);
+        let mut scanner = Scanner::of_bytes(bytes)?;
         let mut members = Members::default();
         match scanner.peek() {
             Some(b'{') => members.read_object(&mut scanner, true)?,
@@ -104,13 +86,13 @@ impl<'a> EnvelopeView<'a> {
                 return Err(if scanner.at_end() {
                     EnvelopeError::NotObject
                 } else {
-                    scanner.malformed()
+                    scanner.malformed().into()
                 });
             }
-            None => return Err(scanner.malformed()),
+            None => return Err(scanner.malformed().into()),
         }
         if !scanner.at_end() {
-            return Err(scanner.malformed());
+            return Err(scanner.malformed().into());
         }
         members.into_envelope()
     }

@@ -15,6 +15,10 @@ fn error(text: &str) -> EnvelopeError {
     parse(text).expect_err("no envelope")
 }
 
+fn not_json(offset: usize) -> EnvelopeError {
+    JsonError::NotJson { offset }.into()
+}
+
 /// An image as `serde_json` would hold it.
 fn image_json(image: ImageView<'_>) -> Result<Json, EnvelopeError> {
     let mut object = serde_json::Map::new();
@@ -88,19 +92,19 @@ fn what_is_missing_is_named() {
 
 #[test]
 fn broken_json_says_where() {
-    assert_eq!(error(""), EnvelopeError::NotJson { offset: 0 });
-    assert_eq!(
-        error(r#"{"op":"c",}"#),
-        EnvelopeError::NotJson { offset: 10 }
-    );
-    assert_eq!(
-        error(r#"{"op":"c"} x"#),
-        EnvelopeError::NotJson { offset: 11 }
-    );
+    assert_eq!(error(""), not_json(0));
+    assert_eq!(error(r#"{"op":"c",}"#), not_json(10));
+    assert_eq!(error(r#"{"op":"c"} x"#), not_json(11));
     let not_utf8 = EnvelopeView::parse(b"{\"op\":\"\xff\"}").expect_err("no envelope");
-    assert_eq!(not_utf8, EnvelopeError::NotUtf8 { offset: 7 });
+    assert_eq!(
+        not_utf8,
+        EnvelopeError::Json(JsonError::NotUtf8 { offset: 7 })
+    );
     let deep = format!("{{\"x\":{}", "[".repeat(5000));
-    assert!(matches!(error(&deep), EnvelopeError::TooDeep { .. }));
+    assert!(matches!(
+        error(&deep),
+        EnvelopeError::Json(JsonError::TooDeep { .. })
+    ));
 }
 
 #[test]
@@ -127,10 +131,7 @@ fn lone_surrogate_is_refused_and_a_pair_is_one_character() {
         "\\x",
         "\u{1}",
     ] {
-        assert!(
-            matches!(error(&text(bad)), EnvelopeError::NotJson { .. }),
-            "{bad}"
-        );
+        assert!(matches!(error(&text(bad)), EnvelopeError::Json(_)), "{bad}");
     }
     let good = text("\\ud83d\\ude00\\u0000\\/\\b\\f");
     let after = parse(&good).expect("an envelope").after.expect("after");

@@ -1,4 +1,4 @@
-//! Walks JSON text without building anything: what [`super::read`] stands on.
+//! Walks JSON text without building anything: what [`crate::envelope`]'s reader and the Lambda event decoder stand on.
 //!
 //! # Invariants
 //! - Strict: what it accepts is JSON (RFC 8259) in UTF-8, and every escape in it names a character.
@@ -9,10 +9,31 @@
 
 use std::borrow::Cow;
 
-use crate::envelope::read::EnvelopeError;
-
 /// Deepest nesting that is read; an envelope with an inline schema has six levels.
-pub(super) const DEPTH_MAX: usize = 64;
+pub const DEPTH_MAX: usize = 64;
+
+/// Text that is not JSON, or too deep.
+#[derive(Debug, Clone, Copy, thiserror::Error, PartialEq, Eq)]
+pub enum JsonError {
+    /// Not UTF-8, which JSON is.
+    #[error("not UTF-8 at byte {offset}")]
+    NotUtf8 {
+        /// Where reading stopped.
+        offset: usize,
+    },
+    /// Not JSON.
+    #[error("not JSON at byte {offset}")]
+    NotJson {
+        /// Where reading stopped.
+        offset: usize,
+    },
+    /// Nested deeper than [`DEPTH_MAX`].
+    #[error("nested deeper than {depth_max}")]
+    TooDeep {
+        /// Deepest nesting that is read.
+        depth_max: usize,
+    },
+}
 
 /// A JSON string as it stands in the text, between its quotes.
 #[derive(Debug, Clone, Copy)]
@@ -130,35 +151,55 @@ pub enum RawCell<'a> {
 }
 
 /// What a value is; an array or object is not entered.
-pub(super) enum Value<'a> {
+#[derive(Debug, Clone, Copy)]
+pub enum Value<'a> {
+    /// A scalar, taken.
     Scalar(RawCell<'a>),
-    /// At its opening bracket.
+    /// An array or object: the scanner stands at its opening bracket.
     Nested,
 }
 
 /// A place in JSON text.
 #[derive(Debug, Clone)]
-pub(super) struct Scanner<'a> {
+pub struct Scanner<'a> {
     text: &'a str,
     at: usize,
 }
 
 impl<'a> Scanner<'a> {
-    pub(super) const fn new(text: &'a str) -> Self {
+    /// At the start of `text`.
+    #[must_use]
+    pub const fn new(text: &'a str) -> Self {
         Self { text, at: 0 }
     }
 
-    pub(super) const fn at(&self) -> usize {
+    /// At the start of `bytes`.
+    ///
+    /// # Errors
+    /// [`JsonError::NotUtf8`].
+    pub fn of_bytes(bytes: &'a [u8]) -> Result<Self, JsonError> {
+        let text = std::str::from_utf8(bytes);
+        text.map(Self::new).map_err(|error| JsonError::NotUtf8 {
+            offset: error.valid_up_to(),
+        })
+    }
+
+    /// Bytes passed so far.
+    #[must_use]
+    pub const fn at(&self) -> usize {
         self.at
     }
 
     /// The text from `start` to here.
-    pub(super) fn since(&self, start: usize) -> &'a str {
+    #[must_use]
+    pub fn since(&self, start: usize) -> &'a str {
         self.text.get(start..self.at).unwrap_or_default()
     }
 
-    pub(super) const fn malformed(&self) -> EnvelopeError {
-        EnvelopeError::NotJson { offset: self.at }
+    /// The error of this place.
+    #[must_use]
+    pub const fn malformed(&self) -> JsonError {
+        JsonError::NotJson { offset: self.at }
     }
 
     fn byte(&self) -> Option<u8> {
@@ -166,7 +207,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// The next byte that is no white space, not taken.
-    pub(super) fn peek(&mut self) -> Option<u8> {
+    pub fn peek(&mut self) -> Option<u8> {
         loop {
             let byte = self.byte()?;
             if !matches!(byte, b' ' | b'\n' | b'\r' | b'\t') {
@@ -176,7 +217,11 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    pub(super) fn expect(&mut self, wanted: u8) -> Result<(), EnvelopeError> {
+    /// Takes `wanted`, and white space before it.
+    ///
+    /// # Errors
+    /// [`JsonError::NotJson`] if another byte comes.
+    pub fn expect(&mut self, wanted: u8) -> Result<(), JsonError> {
         if self.peek() == Some(wanted) {
             self.at += 1;
             Ok(())
@@ -186,15 +231,18 @@ impl<'a> Scanner<'a> {
     }
 
     /// Whether nothing but white space is left.
-    pub(super) fn at_end(&mut self) -> bool {
+    pub fn at_end(&mut self) -> bool {
         self.peek().is_none()
     }
 
     /// The name of the next member of an object, its colon taken; `None` at the object's end, which is taken.
     ///
     /// `first` says that the opening brace was just taken.
+    ///
+    /// # Errors
+    /// [`JsonError`] if no member can stand here.
     #[inline]
-    pub(super) fn member(&mut self, first: bool) -> Result<Option<RawString<'a>>, EnvelopeError> {
+    pub fn member(&mut self, first: bool) -> Result<Option<RawString<'a>>, JsonError> {
         match self.peek() {
             Some(b'}') => {
                 self.at += 1;
@@ -214,9 +262,33 @@ impl<'a> Scanner<'a> {
         Ok(Some(name))
     }
 
+    /// Whether an array has a further element; at the array's end, which is taken, it has not.
+    ///
+    /// `first` says that the opening bracket was just taken.
+    ///
+    /// # Errors
+    /// [`JsonError::NotJson`] if neither can stand here.
+    pub fn element(&mut self, first: bool) -> Result<bool, JsonError> {
+        match self.peek() {
+            Some(b']') => {
+                self.at += 1;
+                Ok(false)
+            }
+            Some(b',') if !first => {
+                self.at += 1;
+                Ok(true)
+            }
+            Some(_) if first => Ok(true),
+            _ => Err(self.malformed()),
+        }
+    }
+
     /// A value: taken if it is a scalar.
+    ///
+    /// # Errors
+    /// [`JsonError::NotJson`] if no value stands here.
     #[inline]
-    pub(super) fn value(&mut self) -> Result<Value<'a>, EnvelopeError> {
+    pub fn value(&mut self) -> Result<Value<'a>, JsonError> {
         let cell = match self.peek() {
             Some(b'"') => RawCell::String(self.string()?),
             Some(b'-' | b'0'..=b'9') => RawCell::Number(self.number()?),
@@ -229,13 +301,16 @@ impl<'a> Scanner<'a> {
         Ok(Value::Scalar(cell))
     }
 
-    /// Passes over a value of any kind, looking at all of it.
-    pub(super) fn skip(&mut self, depth: usize) -> Result<(), EnvelopeError> {
+    /// Passes over a value of any kind, looking at all of it; `depth` says how deep the scanner stands already.
+    ///
+    /// # Errors
+    /// [`JsonError`] if it is no value.
+    pub fn skip(&mut self, depth: usize) -> Result<(), JsonError> {
         if let Value::Scalar(_) = self.value()? {
             return Ok(());
         }
         if depth >= DEPTH_MAX {
-            return Err(EnvelopeError::TooDeep {
+            return Err(JsonError::TooDeep {
                 depth_max: DEPTH_MAX,
             });
         }
@@ -249,28 +324,95 @@ impl<'a> Scanner<'a> {
             }
             return Ok(());
         }
-        if self.peek() == Some(b']') {
-            self.at += 1;
-            return Ok(());
-        }
-        loop {
+        let mut first = true;
+        while self.element(first)? {
+            first = false;
             self.skip(depth + 1)?;
-            match self.peek() {
-                Some(b',') => self.at += 1,
-                Some(b']') => {
-                    self.at += 1;
-                    return Ok(());
+        }
+        Ok(())
+    }
+
+    /// Appends the elements of an array of bytes, signed or unsigned; `None` if the value is something else, and is passed over.
+    ///
+    /// Shape: the inner answer is false if a number was no byte; what stands in `out` is then of no use.
+    ///
+    /// # Errors
+    /// [`JsonError`] if it is no value.
+    pub fn byte_array(
+        &mut self,
+        depth: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<bool>, JsonError> {
+        // White space is passed.
+        let _byte = self.peek();
+        let start = self.at;
+        if self.compact_byte_array(out) == Some(true) {
+            return Ok(Some(true));
+        }
+        // Spaced, out of range, or no array of numbers: read again with care.
+        self.at = start;
+        out.clear();
+        self.skip(depth)?;
+        let end = self.at;
+        self.at = start;
+        let numbers = self.careful_byte_array(out);
+        self.at = end;
+        numbers
+    }
+
+    /// The usual form, `[1,-2,200]`.
+    fn compact_byte_array(&mut self, out: &mut Vec<u8>) -> Option<bool> {
+        let mut rest = self.text.as_bytes().get(self.at..)?.strip_prefix(b"[")?;
+        loop {
+            let (negative, digits) = match rest {
+                [b'-', digits @ ..] => (true, digits),
+                digits => (false, digits),
+            };
+            let digit = |byte: u8| {
+                Some(byte.wrapping_sub(b'0'))
+                    .filter(|digit| *digit < 10)
+                    .map(i32::from)
+            };
+            let (number, behind) = match digits {
+                [a, end @ (b',' | b']'), ..] => (digit(*a)?, (end, 1)),
+                [a @ b'1'..=b'9', b, end @ (b',' | b']'), ..] => {
+                    (digit(*a)? * 10 + digit(*b)?, (end, 2))
                 }
-                _ => return Err(self.malformed()),
+                [a @ b'1'..=b'9', b, c, end @ (b',' | b']'), ..] => {
+                    (digit(*a)? * 100 + digit(*b)? * 10 + digit(*c)?, (end, 3))
+                }
+                _ => return None,
+            };
+            out.push(byte_of(if negative { -number } else { number })?);
+            rest = digits.get(behind.1 + 1..)?;
+            if *behind.0 == b']' {
+                self.at = self.text.len() - rest.len();
+                return Some(true);
             }
         }
     }
 
-    fn literal(
-        &mut self,
-        literal: &str,
-        cell: RawCell<'static>,
-    ) -> Result<RawCell<'a>, EnvelopeError> {
+    fn careful_byte_array(&mut self, out: &mut Vec<u8>) -> Result<Option<bool>, JsonError> {
+        if self.peek() != Some(b'[') {
+            return Ok(None);
+        }
+        self.at += 1;
+        let (mut first, mut bytes) = (true, true);
+        while self.element(first)? {
+            first = false;
+            let Value::Scalar(RawCell::Number(text)) = self.value()? else {
+                return Ok(None);
+            };
+            match text.parse().ok().map(byte_of) {
+                None if text.contains(['.', 'e', 'E']) => return Ok(None),
+                Some(Some(byte)) => out.push(byte),
+                None | Some(None) => bytes = false,
+            }
+        }
+        Ok(Some(bytes))
+    }
+
+    fn literal(&mut self, literal: &str, cell: RawCell<'static>) -> Result<RawCell<'a>, JsonError> {
         let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
         if rest.starts_with(literal.as_bytes()) {
             self.at += literal.len();
@@ -280,7 +422,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn digits(&mut self) -> Result<(), EnvelopeError> {
+    fn digits(&mut self) -> Result<(), JsonError> {
         let start = self.at;
         while matches!(self.byte(), Some(b'0'..=b'9')) {
             self.at += 1;
@@ -292,7 +434,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn number(&mut self) -> Result<&'a str, EnvelopeError> {
+    fn number(&mut self) -> Result<&'a str, JsonError> {
         let start = self.at;
         if self.byte() == Some(b'-') {
             self.at += 1;
@@ -317,7 +459,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// A string; the opening quote is the next byte.
-    fn string(&mut self) -> Result<RawString<'a>, EnvelopeError> {
+    fn string(&mut self) -> Result<RawString<'a>, JsonError> {
         self.at += 1;
         let start = self.at;
         let mut escaped = false;
@@ -338,7 +480,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn escape(&mut self) -> Result<(), EnvelopeError> {
+    fn escape(&mut self) -> Result<(), JsonError> {
         let rest = self.text.as_bytes().get(self.at + 1..).unwrap_or_default();
         self.at += 1 + match rest.first() {
             Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => 1,
@@ -347,6 +489,14 @@ impl<'a> Scanner<'a> {
         };
         Ok(())
     }
+}
+
+/// A byte, from its signed or its unsigned number.
+fn byte_of(number: i32) -> Option<u8> {
+    i8::try_from(number)
+        .map(i8::cast_unsigned)
+        .ok()
+        .or_else(|| u8::try_from(number).ok())
 }
 
 /// Where the next quote, backslash or control character stands, or the length of `bytes`.
@@ -375,4 +525,72 @@ fn next_special(bytes: &[u8], mut at: usize) -> usize {
         at += 1;
     }
     at
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn bytes_of(text: &str) -> (Result<Option<bool>, JsonError>, Vec<u8>, usize) {
+        let mut out = Vec::new();
+        let mut scanner = Scanner::new(text);
+        let answer = scanner.byte_array(0, &mut out);
+        (answer, out, scanner.at())
+    }
+
+    #[test]
+    fn array_of_bytes_reads_signed_and_unsigned_compact_and_spaced() {
+        for text in [
+            "[1,-1,255,0,-128,127,128]",
+            " [ 1 ,-1, 255,0 ,-128,127,128 ]",
+        ] {
+            let (answer, bytes, at) = bytes_of(text);
+            assert_eq!((answer, at), (Ok(Some(true)), text.len()));
+            assert_eq!(bytes, [1, 255, 255, 0, 128, 127, 128]);
+        }
+        assert_eq!(bytes_of("[]"), (Ok(Some(true)), Vec::new(), 2));
+    }
+
+    #[test]
+    fn what_is_no_array_of_bytes_is_passed_over() {
+        for text in ["[256]", "[-129,1]", "[1,1000]", "[99999999999]"] {
+            let (answer, _, at) = bytes_of(text);
+            assert_eq!((answer, at), (Ok(Some(false)), text.len()), "{text}");
+        }
+        for text in [
+            "[1.5]",
+            "[1,\"a\"]",
+            "{\"a\":[1]}",
+            "\"AQ==\"",
+            "null",
+            "[[1]]",
+        ] {
+            let (answer, _, at) = bytes_of(text);
+            assert_eq!((answer, at), (Ok(None), text.len()), "{text}");
+        }
+        for text in ["[1", "[01]", "[1,]", "[,1]", "[-]", "[1 2]", ""] {
+            assert!(bytes_of(text).0.is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_array_of_bytes_reads_back(bytes in any::<Vec<i8>>()) {
+            let text = serde_json::to_string(&bytes).unwrap();
+            let unsigned: Vec<u8> = bytes.iter().map(|byte| byte.cast_unsigned()).collect();
+            let again = serde_json::to_string(&unsigned).unwrap();
+            prop_assert_eq!(bytes_of(&text).1, unsigned.clone());
+            prop_assert_eq!(bytes_of(&again).1, unsigned);
+        }
+
+        #[test]
+        fn any_text_is_passed_over_or_refused(text in "[-\\[\\]{}\",:0-9a ]{0,30}") {
+            let mut scanner = Scanner::new(&text);
+            let ours = scanner.skip(0).is_ok() && scanner.at_end();
+            let theirs = serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok();
+            prop_assert_eq!(ours, theirs);
+        }
+    }
 }
