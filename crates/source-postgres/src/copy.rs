@@ -40,6 +40,8 @@ enum CopyState {
     Opened,
     Running,
     Ended,
+    /// The server refused to go on: the end that follows is not the end of the table.
+    Failed,
 }
 
 /// Where a value stands in the text of a row; `None` for NULL.
@@ -99,6 +101,7 @@ impl TableCopy {
                     table: name.to_string(),
                 })?;
         lock_unchanged(&mut connection, &table).await?;
+        check_columns(options, &table).await?;
         let columns = table.live_columns().cloned().collect();
         Ok(Self {
             connection,
@@ -133,8 +136,10 @@ impl TableCopy {
         if self.state == CopyState::Opened {
             self.start().await?;
         }
-        if self.state == CopyState::Ended {
-            return Ok(None);
+        match self.state {
+            CopyState::Ended => return Ok(None),
+            CopyState::Failed => return Err(SourceError::ConnectionClosed),
+            CopyState::Opened | CopyState::Running => {}
         }
         let Some(size) = self.wait_row().await? else {
             return Ok(None);
@@ -185,8 +190,6 @@ impl TableCopy {
 
     /// Waits for the frame of the next row; gives its size, or `None` at the end.
     async fn wait_row(&mut self) -> Result<Option<usize>, SourceError> {
-        let table = self.table.name.to_string();
-        let answering = Answering::Copy { table: &table };
         loop {
             self.connection.wire.incoming.advance(self.consumed);
             self.consumed = 0;
@@ -197,10 +200,10 @@ impl TableCopy {
             let frame = self.connection.wire.frame().await?;
             match frame.tag {
                 b'E' => {
-                    let message = server_message(&frame.body, answering);
-                    tracing::debug!(table, severity = message.severity, "copy refused");
-                    self.state = CopyState::Ended;
-                    return Err(answering.error(message));
+                    let table = self.table.name.to_string();
+                    let answering = Answering::Copy { table: &table };
+                    self.state = CopyState::Failed;
+                    return Err(answering.error(server_message(&frame.body, answering)));
                 }
                 b'Z' => {
                     self.connection.busy = false;
@@ -240,6 +243,23 @@ async fn lock_unchanged(
     match first(&rows)?.parse::<u64>(0)? {
         0 => Ok(()),
         _ => Err(SourceError::TableChanged { table: name }),
+    }
+}
+
+/// Checks that the locked table has the columns that it had in the snapshot: COPY finds them by the names they have now.
+///
+/// On a connection of its own, for the copy's sees the catalog as of its snapshot.
+async fn check_columns(options: &ConnectOptions, table: &CatalogTable) -> Result<(), SourceError> {
+    let mut beside = Connection::connect(options).await?;
+    let now = read_table(&mut beside, &table.name).await?;
+    let same =
+        now.is_some_and(|now| now.oid == table.oid && now.live_columns().eq(table.live_columns()));
+    if same {
+        Ok(())
+    } else {
+        Err(SourceError::TableChanged {
+            table: table.name.to_string(),
+        })
     }
 }
 

@@ -18,7 +18,7 @@ const COLUMNS: &str = "id int PRIMARY KEY, b bool, s smallint, l bigint, o oid, 
     e public.mood, dom public.positive, co public.pair, mo money";
 
 const ROWS: [&str; 3] = [
-    "(1, true, -1, 9223372036854775807, 4294967295, 1.1, 0.1, -12.340, 'NaN', E'a\\tb\\nc\\\\d\\r\\b\\f\\v\\\\N', \
+    "(1, true, -1, 9223372036854775807, 4294967295, 1.1, 0.1, -12.340, 'NaN', E'a\\tb\\nc\\\\d\\r\\b\\f\\x0B\\\\N', \
      'ü', 'ab', 'n', 'c', '\\x00ff', '0044-03-15 BC', '24:00:00', 'infinity', '2024-02-29 23:59:59.999999+02', \
      '12:00:00+05:30', '1 year 2 mons -3 days 04:05:06.7', 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', '{\"a\": 1}', \
      '{\"b\":2}', B'101', B'1', '10.0.0.1/8', '10.0.0.0/8', '08:00:2b:01:02:03', '{1,NULL,3}', \
@@ -130,6 +130,7 @@ pub(crate) async fn copy_sees_its_snapshot_and_refuses_a_rewritten_table(program
             "CREATE TABLE public.a (id int PRIMARY KEY); INSERT INTO public.a SELECT generate_series(1, 5000);
              CREATE TABLE public.child () INHERITS (public.a); INSERT INTO public.child VALUES (9001);
              CREATE TABLE public.r (id int PRIMARY KEY, v int); INSERT INTO public.r VALUES (1, 1);
+             CREATE TABLE public.n (id int PRIMARY KEY, v int, w int);
              CREATE TABLE public.p (id int PRIMARY KEY) PARTITION BY RANGE (id);
              CREATE TABLE public.p1 PARTITION OF public.p FOR VALUES FROM (0) TO (10);
              CREATE TABLE public.p2 PARTITION OF public.p FOR VALUES FROM (10) TO (20);
@@ -160,11 +161,14 @@ pub(crate) async fn copy_sees_its_snapshot_and_refuses_a_rewritten_table(program
     for change in [
         "ALTER TABLE public.r ALTER v TYPE bigint",
         "TRUNCATE public.p1",
+        "ALTER TABLE public.n RENAME v TO x",
+        "ALTER TABLE public.n RENAME w TO v",
+        "ALTER TABLE public.n RENAME x TO w",
         "CREATE TABLE public.p3 PARTITION OF public.p FOR VALUES FROM (20) TO (30)",
     ] {
         admin.query(change).await.unwrap();
     }
-    for table in ["r", "p"] {
+    for table in ["r", "p", "n"] {
         let error = begin(table).await.unwrap_err();
         assert!(
             matches!(error, SourceError::TableChanged { .. }),

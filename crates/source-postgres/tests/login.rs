@@ -13,8 +13,7 @@ pub(crate) async fn passwords_are_checked_by_every_method(programs: &Path) {
         .hba("host all scram 127.0.0.1/32 scram-sha-256")
         .hba("host all digest 127.0.0.1/32 md5")
         .hba("host all plain 127.0.0.1/32 password")
-        .hba("host all refused 127.0.0.1/32 reject")
-        .setting("md5_password_warnings", "off");
+        .hba("host all refused 127.0.0.1/32 reject");
     let server = start_with(programs, &lines);
     let mut admin = sql(&server).await;
     for (role, encryption) in [

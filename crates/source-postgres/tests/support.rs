@@ -144,15 +144,29 @@ pub(crate) async fn next_payload(stream: &mut ReplicationStream) -> bytes::Bytes
     }
 }
 
-/// All messages up to and with the next commit.
+/// All messages up to and with the next commit. A transaction without any is passed over: PostgreSQL 14 sends those too.
 pub(crate) async fn transaction(stream: &mut ReplicationStream) -> Vec<String> {
     let mut said = Vec::new();
     loop {
         said.push(words(&next_payload(stream).await));
         if said.last().is_some_and(|words| words == "commit") {
-            return said;
+            if said.len() > 2 {
+                return said;
+            }
+            said.clear();
         }
     }
+}
+
+/// Major version of the server.
+pub(crate) async fn major_version(server: &PostgresServer) -> u32 {
+    catalog(server)
+        .await
+        .server_facts()
+        .await
+        .unwrap()
+        .version_number
+        / 10_000
 }
 
 /// What ends the stream.
