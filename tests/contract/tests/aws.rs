@@ -1,0 +1,66 @@
+//! S3 and Glue, or what stands in for them at `FIRN_AWS_ENDPOINT`. Without it there is nothing to test and no failure.
+
+use std::sync::Arc;
+
+use aws_config::SdkConfig;
+use change_event::{IdSource, RandomIds};
+use contract::{catalog_suite, store_suite};
+use glue_catalog::GlueCatalog;
+use object_io::S3Store;
+use table_commit::{Catalog, TableName};
+
+use crate::local::metadata;
+
+/// Configuration for the endpoint, credentials and region as the environment has them; `None` without an endpoint.
+async fn config() -> Option<SdkConfig> {
+    #[expect(clippy::disallowed_methods, reason = "./dev test says where the local cloud is")]
+    let endpoint = std::env::var("FIRN_AWS_ENDPOINT").ok()?;
+    Some(function_kit::aws::sdk_config().await.into_builder().endpoint_url(endpoint).build())
+}
+
+fn fresh(name: &str) -> String {
+    format!("{name}-{}", &RandomIds.next_id()[..12])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn s3_keeps_the_contract() {
+    let Some(config) = config().await else { return };
+    let bucket = fresh("contract");
+    let client = aws_sdk_s3::Client::from_conf(
+        aws_sdk_s3::config::Builder::from(&config).force_path_style(true).build(),
+    );
+    client.create_bucket().bucket(&bucket).send().await.unwrap();
+    let store = Arc::new(S3Store::new(&config, &bucket, true));
+    store_suite(store, "contract/").await.unwrap();
+}
+
+#[tokio::test]
+async fn absent_bucket_is_refused_and_not_empty() {
+    use object_io::{ObjectError, ObjectStore};
+    let Some(config) = config().await else { return };
+    let store = S3Store::new(&config, &fresh("no-such-bucket"), true);
+    for answer in [store.get("a").await.map(drop), store.put_if_absent("a", "x".into()).await.map(drop)] {
+        assert!(matches!(answer, Err(ObjectError::Refused { .. })), "{answer:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn glue_keeps_the_contract() {
+    let Some(config) = config().await else { return };
+    let database = fresh("contract").replace('-', "_");
+    let client = aws_sdk_glue::Client::new(&config);
+    let input = aws_sdk_glue::types::DatabaseInput::builder().name(&database).build().unwrap();
+    client.create_database().database_input(input).send().await.unwrap();
+
+    let table = TableName { database, table: "t".to_owned() };
+    let catalog: Arc<dyn Catalog> = Arc::new(GlueCatalog::new(&config));
+    catalog_suite(catalog, &table, &metadata("s3://b/tables/d/t")).await.unwrap();
+}
+
+#[tokio::test]
+async fn glue_creates_no_database() {
+    let Some(config) = config().await else { return };
+    let table = TableName { database: fresh("none").replace('-', "_"), table: "t".to_owned() };
+    let created = GlueCatalog::new(&config).create(&table, "s3://b/m.json", &metadata("s3://b/t")).await;
+    assert!(created.is_err(), "{created:?}");
+}
