@@ -6,8 +6,8 @@ use crate::tree::{self, Dependency, Package};
 /// any package, may name those that are marked.
 const HOMES: [(&str, &[&str], bool); 12] = [
     ("rdkafka", &["capture-agent", "event-source"], true),
-    ("aws-sdk-s3", &["object-io"], false),
-    ("aws-sdk-glue", &["glue-catalog"], false),
+    ("aws-sdk-s3", &["object-io", "contract"], false),
+    ("aws-sdk-glue", &["glue-catalog", "contract"], false),
     ("aws-sdk-lambda", &["function-kit"], false),
     ("aws-sdk-sqs", &["function-kit"], false),
     ("lambda_runtime", &["function-kit"], false),

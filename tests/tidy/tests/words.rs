@@ -4,7 +4,7 @@
 use crate::tree::{self, TextFile};
 
 /// What is not said, and what is said for it. Compared in lower case.
-const NOT_SAID: [(&str, &str); 16] = [
+const NOT_SAID: [(&str, &str); 15] = [
     ("dead letter", "quarantine"),
     ("dead-letter", "quarantine"),
     ("dead_letter", "quarantine"),
@@ -13,7 +13,6 @@ const NOT_SAID: [(&str, &str); 16] = [
     ("poison queue", "quarantine"),
     ("initial snapshot", "table copy"),
     ("initial sync", "table copy"),
-    ("initial load", "table copy"),
     ("fencing token", "epoch"),
     ("wal offset", "position"),
     ("log offset", "position"),
