@@ -78,10 +78,10 @@ impl<'a> RawString<'a> {
         Cow::Owned(out)
     }
 
-    /// The text without its escapes, if it has none.
+    /// What stands between its quotes.
     #[must_use]
-    pub fn plain(&self) -> Option<&'a str> {
-        (!self.escaped).then_some(self.text)
+    pub const fn raw(&self) -> &'a str {
+        self.text
     }
 
     fn unescape_into(&self, out: &mut String) {

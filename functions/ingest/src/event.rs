@@ -4,7 +4,7 @@
 //!
 //! # Invariants
 //! - One bad record never fails the event: it is given as a [`BadRecord`] in its place, the rest beside it.
-//! - Names are borrowed from the payload; key, value and header of a group's records are decoded once, into one buffer.
+//! - One pass over the payload; names are borrowed from it; key, value and header of a group's records are decoded once, into one buffer.
 //! - A group's name is only handed back to Lambda, never taken apart: a topic's name may hold a `-`.
 //! - Errors name places, never content.
 //!
@@ -13,43 +13,31 @@
 //! a header byte above 127 or a record without `headers` fails its whole batch, which Lambda then delivers for ever.
 
 use std::borrow::Cow;
-use std::fmt;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64_simd::{Out, STANDARD};
 use bytes::Bytes;
+
 use change_event::header::HEADER_NAME;
-use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::value::RawValue;
+use change_event::json::{JsonError, RawCell, RawString, Scanner, Value};
+
+/// A firn header of a streamed change takes 48 bytes, the longest one 72.
+const HEADER_CAPACITY: usize = 72;
 
 /// The two kinds of cluster that Lambda reads.
 const EVENT_SOURCES: [&str; 2] = ["aws:kafka", "aws:SelfManagedKafka"];
 
 /// An event that is none of ours: fails as a whole.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, thiserror::Error, PartialEq, Eq)]
 pub enum EventError {
     /// Not JSON, or not in the shape of a Kafka event.
-    #[error("no Kafka event at line {line} column {column}")]
-    Malformed {
-        /// Line of the payload, from 1.
-        line: usize,
-        /// Column in it.
-        column: usize,
-    },
+    #[error("no Kafka event")]
+    Json(#[from] JsonError),
+    /// It has no member `records`.
+    #[error("event without records")]
+    NoRecords,
     /// Sent by another event source.
     #[error("event of another source than Kafka")]
     WrongSource,
-}
-
-impl From<serde_json::Error> for EventError {
-    /// The source's own text may quote the payload, so only its place is kept.
-    fn from(error: serde_json::Error) -> Self {
-        Self::Malformed {
-            line: error.line(),
-            column: error.column(),
-        }
-    }
 }
 
 /// Why a record cannot be read: Quarantine.
@@ -124,207 +112,220 @@ pub struct RecordGroup<'a> {
 /// # Errors
 /// [`EventError`] if it is no Kafka event; Lambda delivers it again.
 pub fn decode(payload: &[u8]) -> Result<Vec<RecordGroup<'_>>, EventError> {
-    if let Ok(event) = serde_json::from_slice::<Event<'_, RecordText<'_>>>(payload) {
-        return event.into_groups(Ok);
-    }
-    // Some record has an odd shape: read again, each record for itself.
-    let event: Event<'_, &RawValue> = serde_json::from_slice(payload)?;
-    event.into_groups(|raw| serde_json::from_str(raw.get()).map_err(|_source| place_of(raw.get())))
-}
-
-/// A record of which only the place is of use.
-fn place_of(text: &str) -> BadRecord<'static> {
-    let value: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
-    let number = |member| value.get(member).and_then(serde_json::Value::as_i64);
-    BadRecord {
-        topic: value
-            .get("topic")
-            .and_then(|topic| topic.as_str())
-            .map(|t| Cow::Owned(t.to_owned())),
-        partition: number("partition"),
-        offset: number("offset"),
-        error: RecordError::Malformed,
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", bound(deserialize = "R: Deserialize<'de>"))]
-struct Event<'a, R> {
-    #[serde(borrow)]
-    event_source: Cow<'a, str>,
-    #[serde(borrow)]
-    records: Groups<'a, R>,
-}
-
-impl<'a, R> Event<'a, R> {
-    fn into_groups(
-        self,
-        read: impl Fn(R) -> Result<RecordText<'a>, BadRecord<'a>>,
-    ) -> Result<Vec<RecordGroup<'a>>, EventError> {
-        if !EVENT_SOURCES.contains(&&*self.event_source) {
-            return Err(EventError::WrongSource);
+    let mut scanner = Scanner::of_bytes(payload)?;
+    let (mut source, mut groups) = (None, None);
+    open(&mut scanner, b'{')?;
+    let mut first = true;
+    while let Some(name) = scanner.member(first)? {
+        first = false;
+        if name.matches("eventSource") {
+            source = Some(scan_text(&mut scanner, 1)?.ok_or(EventError::WrongSource)?);
+        } else if name.matches("records") {
+            groups = Some(scan_groups(&mut scanner)?);
+        } else {
+            scanner.skip(1)?;
         }
-        let group = |(name, records): (Cow<'a, str>, Vec<R>)| {
-            let records: Vec<_> = records.into_iter().map(&read).collect();
-            RecordGroup {
-                name,
-                records: decode_group(records),
-            }
-        };
-        Ok(self.records.0.into_iter().map(group).collect())
     }
+    if !scanner.at_end() {
+        return Err(scanner.malformed().into());
+    }
+    let source = source.ok_or(EventError::WrongSource)?;
+    if !EVENT_SOURCES.iter().any(|known| source.matches(known)) {
+        return Err(EventError::WrongSource);
+    }
+    let groups = groups.ok_or(EventError::NoRecords)?;
+    Ok(groups.into_iter().map(ScannedGroup::decode).collect())
 }
 
-/// The members of `records`, in their order.
-struct Groups<'a, R>(Vec<(Cow<'a, str>, Vec<R>)>);
+/// Takes an opening bracket; what else stands there makes no Kafka event.
+fn open(scanner: &mut Scanner<'_>, bracket: u8) -> Result<(), EventError> {
+    scanner.expect(bracket).map_err(EventError::Json)
+}
 
-/// A name that borrows if it can.
-#[derive(Deserialize)]
-#[serde(transparent)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+type Scanned<'a> = Result<RecordText<'a>, BadRecord<'a>>;
 
-impl<'de: 'a, 'a, R: Deserialize<'de>> Deserialize<'de> for Groups<'a, R> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct GroupsVisitor<'a, R>(std::marker::PhantomData<(&'a str, R)>);
-        impl<'de: 'a, 'a, R: Deserialize<'de>> Visitor<'de> for GroupsVisitor<'a, R> {
-            type Value = Groups<'a, R>;
+struct ScannedGroup<'a> {
+    name: Cow<'a, str>,
+    records: Vec<Scanned<'a>>,
+}
 
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("records by topic and partition")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut groups = Vec::new();
-                while let Some((Name(name), records)) = map.next_entry()? {
-                    groups.push((name, records));
-                }
-                Ok(Groups(groups))
-            }
+impl<'a> ScannedGroup<'a> {
+    fn decode(self) -> RecordGroup<'a> {
+        RecordGroup {
+            name: self.name,
+            records: decode_group(self.records),
         }
-        deserializer.deserialize_map(GroupsVisitor(std::marker::PhantomData))
     }
 }
 
-/// A record as the payload has it; members that we do not use are passed over.
-#[derive(Deserialize)]
-struct RecordText<'a> {
-    #[serde(borrow)]
-    topic: Cow<'a, str>,
-    partition: i64,
-    offset: i64,
-    #[serde(borrow, default)]
-    key: Option<Name<'a>>,
-    #[serde(borrow, default)]
-    value: Option<Name<'a>>,
-    #[serde(default)]
-    headers: Option<Headers>,
+fn scan_groups<'a>(scanner: &mut Scanner<'a>) -> Result<Vec<ScannedGroup<'a>>, EventError> {
+    let mut groups = Vec::new();
+    open(scanner, b'{')?;
+    while let Some(name) = scanner.member(groups.is_empty())? {
+        let mut records = Vec::new();
+        open(scanner, b'[')?;
+        while scanner.element(records.is_empty())? {
+            records.push(scan_record(scanner)?);
+        }
+        groups.push(ScannedGroup {
+            name: name.to_text(),
+            records,
+        });
+    }
+    Ok(groups)
 }
 
-/// The firn header among all headers.
+/// A record as the payload has it.
 #[derive(Default)]
-enum Headers {
-    #[default]
-    None,
-    Bytes(Vec<u8>),
-    Bad(RecordError),
+struct RecordText<'a> {
+    topic: Option<RawString<'a>>,
+    partition: Option<i64>,
+    offset: Option<i64>,
+    key: Option<RawString<'a>>,
+    value: Option<RawString<'a>>,
+    header: Option<Vec<u8>>,
+    error: Option<RecordError>,
 }
 
-impl<'de> Deserialize<'de> for Headers {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct HeadersVisitor;
-        impl<'de> Visitor<'de> for HeadersVisitor {
-            type Value = Headers;
+impl RecordText<'_> {
+    /// Notes what is wrong; the first fault is told.
+    fn blame(&mut self, error: RecordError) {
+        self.error.get_or_insert(error);
+    }
+}
 
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("headers")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Headers, A::Error> {
-                let mut headers = Headers::None;
-                while seq.next_element_seed(OneHeader(&mut headers))?.is_some() {}
-                Ok(headers)
-            }
+/// Scans a record; members that we do not use are passed over, those of the wrong type are noted.
+fn scan_record<'a>(scanner: &mut Scanner<'a>) -> Result<Scanned<'a>, EventError> {
+    let mut record = RecordText::default();
+    if scanner.peek() != Some(b'{') {
+        scanner.skip(4)?;
+        return Ok(Err(record.bad(RecordError::Malformed)));
+    }
+    scanner.expect(b'{')?;
+    let mut first = true;
+    while let Some(name) = scanner.member(first)? {
+        first = false;
+        match &*name.to_text() {
+            "topic" => match scan_text(scanner, 5)? {
+                Some(text) => record.topic = Some(text),
+                None => record.blame(RecordError::Malformed),
+            },
+            "partition" => match scan_integer(scanner)? {
+                Some(number) => record.partition = Some(number),
+                None => record.blame(RecordError::Malformed),
+            },
+            "offset" => match scan_integer(scanner)? {
+                Some(number) => record.offset = Some(number),
+                None => record.blame(RecordError::Malformed),
+            },
+            "key" => record.key = scan_optional_text(scanner, &mut record.error)?,
+            "value" => record.value = scan_optional_text(scanner, &mut record.error)?,
+            "headers" => scan_headers(scanner, &mut record)?,
+            _ => scanner.skip(5)?,
         }
-        deserializer.deserialize_seq(HeadersVisitor)
+    }
+    let complete = record.topic.is_some() && record.partition.is_some() && record.offset.is_some();
+    if !complete {
+        record.blame(RecordError::Malformed);
+    }
+    Ok(match record.error {
+        None => Ok(record),
+        Some(error) => Err(record.bad(error)),
+    })
+}
+
+impl<'a> RecordText<'a> {
+    fn bad(&self, error: RecordError) -> BadRecord<'a> {
+        BadRecord {
+            topic: self.topic.map(|topic| topic.to_text()),
+            partition: self.partition,
+            offset: self.offset,
+            error,
+        }
     }
 }
 
-/// One `{"name":[bytes]}`.
-struct OneHeader<'h>(&'h mut Headers);
-
-impl<'de> DeserializeSeed<'de> for OneHeader<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_map(self)
+/// A string; `None` if the value is something else, and is passed over.
+fn scan_text<'a>(
+    scanner: &mut Scanner<'a>,
+    depth: usize,
+) -> Result<Option<RawString<'a>>, EventError> {
+    if scanner.peek() != Some(b'"') {
+        scanner.skip(depth)?;
+        return Ok(None);
+    }
+    match scanner.value()? {
+        Value::Scalar(RawCell::String(text)) => Ok(Some(text)),
+        Value::Scalar(_) | Value::Nested => Ok(None),
     }
 }
 
-impl<'de> Visitor<'de> for OneHeader<'_> {
-    type Value = ();
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a header")
+fn scan_optional_text<'a>(
+    scanner: &mut Scanner<'a>,
+    error: &mut Option<RecordError>,
+) -> Result<Option<RawString<'a>>, EventError> {
+    let null = scanner.peek() == Some(b'n');
+    let text = scan_text(scanner, 5)?;
+    if text.is_none() && !null {
+        error.get_or_insert(RecordError::Malformed);
     }
+    Ok(text)
+}
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(Name(name)) = map.next_key()? {
-            if name != HEADER_NAME {
-                map.next_value::<IgnoredAny>()?;
+fn scan_integer(scanner: &mut Scanner<'_>) -> Result<Option<i64>, EventError> {
+    match scanner.value()? {
+        Value::Scalar(RawCell::Number(text)) => Ok(text.parse().ok()),
+        Value::Scalar(_) => Ok(None),
+        Value::Nested => {
+            scanner.skip(5)?;
+            Ok(None)
+        }
+    }
+}
+
+/// Scans `[{"name":[bytes]}, …]` for the firn header.
+fn scan_headers(scanner: &mut Scanner<'_>, record: &mut RecordText<'_>) -> Result<(), EventError> {
+    match scanner.peek() {
+        Some(b'[') => scanner.expect(b'[')?,
+        next => {
+            if next != Some(b'n') {
+                record.blame(RecordError::Malformed);
+            }
+            return Ok(scanner.skip(5)?);
+        }
+    }
+    let mut first = true;
+    while scanner.element(first)? {
+        first = false;
+        if scanner.peek() != Some(b'{') {
+            record.blame(RecordError::Malformed);
+            scanner.skip(6)?;
+            continue;
+        }
+        scanner.expect(b'{')?;
+        let mut first_name = true;
+        while let Some(name) = scanner.member(first_name)? {
+            first_name = false;
+            if !name.matches(HEADER_NAME) {
+                scanner.skip(7)?;
                 continue;
             }
-            let next = map.next_value::<HeaderBytes>()?.0;
-            *self.0 = match self.0 {
-                Headers::None => next,
-                Headers::Bytes(_) | Headers::Bad(_) => Headers::Bad(RecordError::HeaderTwice),
-            };
-        }
-        Ok(())
-    }
-}
-
-/// The bytes of one header.
-struct HeaderBytes(Headers);
-
-impl<'de> Deserialize<'de> for HeaderBytes {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct BytesVisitor;
-        impl<'de> Visitor<'de> for BytesVisitor {
-            type Value = HeaderBytes;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("header bytes")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<HeaderBytes, A::Error> {
-                let mut bytes = Vec::with_capacity(80);
-                let mut good = true;
-                while let Some(number) = seq.next_element::<i64>()? {
-                    // Java's bytes are signed; other senders write them unsigned.
-                    let byte = i8::try_from(number)
-                        .map(i8::cast_unsigned)
-                        .or_else(|_source| u8::try_from(number));
-                    match byte {
-                        Ok(byte) => bytes.push(byte),
-                        Err(_) => good = false,
-                    }
-                }
-                Ok(HeaderBytes(match good {
-                    true => Headers::Bytes(bytes),
-                    false => Headers::Bad(RecordError::HeaderByte),
-                }))
+            let mut bytes = Vec::with_capacity(HEADER_CAPACITY);
+            match scanner.byte_array(7, &mut bytes)? {
+                Some(true) if record.header.is_none() => record.header = Some(bytes),
+                Some(true) => record.blame(RecordError::HeaderTwice),
+                Some(false) => record.blame(RecordError::HeaderByte),
+                None => record.blame(RecordError::Malformed),
             }
         }
-        deserializer.deserialize_seq(BytesVisitor)
     }
+    Ok(())
 }
 
 /// Decodes keys and values of a group into one buffer.
-fn decode_group<'a>(
-    records: Vec<Result<RecordText<'a>, BadRecord<'a>>>,
-) -> Vec<Result<RawRecord<'a>, BadRecord<'a>>> {
+fn decode_group<'a>(records: Vec<Scanned<'a>>) -> Vec<Result<RawRecord<'a>, BadRecord<'a>>> {
     let length =
-        |text: &Option<Name<'_>>| text.as_ref().map_or(0, |Name(text)| text.len() / 4 * 3 + 3);
+        |text: &Option<RawString<'_>>| text.as_ref().map_or(0, |text| text.raw().len() / 4 * 3 + 3);
     let capacity = records
         .iter()
         .flatten()
@@ -358,16 +359,16 @@ struct Arena {
 }
 
 impl Arena {
-    fn place(&mut self, text: Option<&Name<'_>>, member: &'static str) -> Place {
-        let Some(Name(text)) = text else {
-            return Ok(None);
-        };
+    fn place(&mut self, text: Option<&RawString<'_>>, member: &'static str) -> Place {
+        let Some(text) = text else { return Ok(None) };
         let start = self.used;
+        let text = text.to_text();
+        // As much room as this text can need is there: the buffer was made for all of them.
         let rest = self.buffer.get_mut(start..).unwrap_or_default();
-        let length = STANDARD
-            .decode_slice(text.as_bytes(), rest)
+        let decoded = STANDARD
+            .decode(text.as_bytes(), Out::from_slice(rest))
             .map_err(|_source| RecordError::Base64 { member })?;
-        self.used = start + length;
+        self.used = start + decoded.len();
         Ok(Some((start, self.used)))
     }
 }
@@ -376,45 +377,34 @@ fn checked<'a>(
     (record, key, value): (RecordText<'a>, Place, Place),
     bytes: &Bytes,
 ) -> Result<RawRecord<'a>, BadRecord<'a>> {
-    let RecordText {
-        topic,
-        partition,
-        offset,
-        headers,
-        ..
-    } = record;
-    let header = match headers {
-        None | Some(Headers::None) => Ok(None),
-        Some(Headers::Bytes(bytes)) => Ok(Some(bytes)),
-        Some(Headers::Bad(error)) => Err(error),
-    };
     let slice = |place: Option<(usize, usize)>| place.map(|(start, end)| bytes.slice(start..end));
     let parts = || -> Result<_, RecordError> {
+        let topic = record.topic.ok_or(RecordError::Malformed)?;
         // Kafka's partitions are signed 32-bit numbers.
-        let number = i32::try_from(partition)
-            .ok()
-            .and_then(|number| u32::try_from(number).ok());
-        let number = number.ok_or(RecordError::Partition)?;
-        if offset < 0 {
-            return Err(RecordError::Offset);
-        }
-        Ok((number, slice(key?), slice(value?), header?))
+        let partition = record
+            .partition
+            .and_then(|number| i32::try_from(number).ok());
+        let partition = partition.and_then(|number| u32::try_from(number).ok());
+        let partition = partition.ok_or(RecordError::Partition)?;
+        let offset = record
+            .offset
+            .filter(|offset| *offset >= 0)
+            .ok_or(RecordError::Offset)?;
+        Ok((topic, partition, offset, slice(key?), slice(value?)))
     };
     match parts() {
-        Ok((partition, key, value, header)) => Ok(RawRecord {
-            topic,
-            partition,
-            offset,
-            key,
-            value,
-            header,
-        }),
-        Err(error) => Err(BadRecord {
-            topic: Some(topic),
-            partition: Some(partition),
-            offset: Some(offset),
-            error,
-        }),
+        Ok((topic, partition, offset, key, value)) => {
+            let topic = topic.to_text();
+            Ok(RawRecord {
+                topic,
+                partition,
+                offset,
+                key,
+                value,
+                header: record.header,
+            })
+        }
+        Err(error) => Err(record.bad(error)),
     }
 }
 
