@@ -76,9 +76,13 @@ impl Capture {
         let mut flow = Flow::default();
         let mut next_look = Instant::now() + OWNERSHIP_INTERVAL;
         let mut successor = self.epoch + 1;
-        self.context.status.update(|snapshot| snapshot.state = AgentState::Streaming);
+        self.context
+            .status
+            .update(|snapshot| snapshot.state = AgentState::Streaming);
         loop {
-            let ended = self.handle_buffered(&mut stream, &mut flow, &acknowledger).await?;
+            let ended = self
+                .handle_buffered(&mut stream, &mut flow, &acknowledger)
+                .await?;
             if ended || self.context.is_stopping() {
                 break;
             }
@@ -99,7 +103,9 @@ impl Capture {
                 }
             }
         }
-        self.context.status.update(|snapshot| snapshot.state = AgentState::Stopping);
+        self.context
+            .status
+            .update(|snapshot| snapshot.state = AgentState::Stopping);
         self.commit(&mut flow, &acknowledger).await?;
         stream.stop().await;
         Ok(Ended::Stopped)
@@ -117,7 +123,11 @@ impl Capture {
             self.handle(frame, flow, acknowledger).await?;
             frames += 1;
             if frames.is_multiple_of(FRAMES_PER_CLOCK) {
-                if self.outbox.deadline().is_some_and(|deadline| Instant::now() >= deadline) {
+                if self
+                    .outbox
+                    .deadline()
+                    .is_some_and(|deadline| Instant::now() >= deadline)
+                {
                     self.commit(flow, acknowledger).await?;
                 }
                 if self.context.is_stopping() {
@@ -125,7 +135,11 @@ impl Capture {
                 }
             }
         }
-        if self.outbox.deadline().is_some_and(|deadline| Instant::now() >= deadline) {
+        if self
+            .outbox
+            .deadline()
+            .is_some_and(|deadline| Instant::now() >= deadline)
+        {
             self.commit(flow, acknowledger).await?;
         }
         Ok(false)
@@ -143,7 +157,9 @@ impl Capture {
                     self.whole_until(wal_end, acknowledger);
                     if !self.outbox.is_open() {
                         // Everything sent is durable: nothing lags.
-                        self.context.status.update(|snapshot| snapshot.committed_source_us = None);
+                        self.context
+                            .status
+                            .update(|snapshot| snapshot.committed_source_us = None);
                     }
                 }
                 Ok(())
@@ -171,7 +187,11 @@ impl Capture {
         acknowledger: &Acknowledger,
     ) -> Result<(), AgentError> {
         match message {
-            Message::Begin { final_lsn, commit_us, xid } => {
+            Message::Begin {
+                final_lsn,
+                commit_us,
+                xid,
+            } => {
                 flow.transaction = Some(SourceTransaction {
                     commit_lsn: final_lsn,
                     commit_us,
@@ -180,7 +200,9 @@ impl Capture {
                     ordinal: 0,
                 });
             }
-            Message::Commit { end_lsn, commit_us, .. } => {
+            Message::Commit {
+                end_lsn, commit_us, ..
+            } => {
                 flow.transaction = None;
                 flow.source_transactions += 1;
                 flow.last_commit_us = Some(commit_us);
@@ -189,14 +211,26 @@ impl Capture {
             Message::Insert { relation_oid, new } => {
                 self.row(flow, relation_oid, RowChange::Insert(new)).await?;
             }
-            Message::Update { relation_oid, old, new } => {
-                self.row(flow, relation_oid, RowChange::Update(old, new)).await?;
+            Message::Update {
+                relation_oid,
+                old,
+                new,
+            } => {
+                self.row(flow, relation_oid, RowChange::Update(old, new))
+                    .await?;
             }
             Message::Delete { relation_oid, old } => {
                 self.row(flow, relation_oid, RowChange::Delete(old)).await?;
             }
-            Message::Truncate { relation_oids, cascade, restart_identity } => {
-                let options = TruncateOptions { cascade, restart_identity };
+            Message::Truncate {
+                relation_oids,
+                cascade,
+                restart_identity,
+            } => {
+                let options = TruncateOptions {
+                    cascade,
+                    restart_identity,
+                };
                 self.truncate(flow, &relation_oids, options).await?;
             }
             Message::Relation(relation) => {
@@ -205,7 +239,9 @@ impl Capture {
                 let position =
                     Position::stream(incarnation, transaction.commit_lsn, transaction.ordinal + 1);
                 let (tables, catalog) = (&mut self.tables, &mut self.catalog);
-                let known = tables.relation(&self.context, catalog, &relation, position).await?;
+                let known = tables
+                    .relation(&self.context, catalog, &relation, position)
+                    .await?;
                 if let Some((lane, version)) = known {
                     self.context.status.update(|snapshot| {
                         if let Some(table) = snapshot.tables.get_mut(lane) {
@@ -219,7 +255,12 @@ impl Capture {
         Ok(())
     }
 
-    async fn row(&mut self, flow: &mut Flow, oid: u32, change: RowChange<'_>) -> Result<(), AgentError> {
+    async fn row(
+        &mut self,
+        flow: &mut Flow,
+        oid: u32,
+        change: RowChange<'_>,
+    ) -> Result<(), AgentError> {
         let transaction = flow.transaction.as_mut().ok_or(OUT_OF_ORDER)?;
         let Some(table) = self.tables.find(oid) else {
             // Counted all the same: ordinals do not depend on what is captured.
@@ -229,7 +270,14 @@ impl Capture {
         let shape = table.shape().ok_or(OUT_OF_ORDER)?;
         let written = flow
             .rows
-            .write(&self.context, &mut self.outbox, transaction, shape, table.lane, change)
+            .write(
+                &self.context,
+                &mut self.outbox,
+                transaction,
+                shape,
+                table.lane,
+                change,
+            )
             .await?;
         flow.written.references += written.references;
         flow.written.quarantined += written.quarantined;
@@ -238,10 +286,17 @@ impl Capture {
     }
 
     /// A row whose text is not UTF-8: set aside whole, as one change.
-    async fn unreadable(&mut self, flow: &mut Flow, oid: u32, message: &[u8]) -> Result<(), AgentError> {
+    async fn unreadable(
+        &mut self,
+        flow: &mut Flow,
+        oid: u32,
+        message: &[u8],
+    ) -> Result<(), AgentError> {
         let transaction = flow.transaction.as_mut().ok_or(OUT_OF_ORDER)?;
         transaction.ordinal += 1;
-        let Some(table) = self.tables.find(oid) else { return Ok(()) };
+        let Some(table) = self.tables.find(oid) else {
+            return Ok(());
+        };
         let shape = table.shape().ok_or(OUT_OF_ORDER)?;
         let (commit_lsn, ordinal) = (transaction.commit_lsn, transaction.ordinal);
         let position = Position::stream(self.outbox.reached().incarnation, commit_lsn, ordinal);
@@ -274,7 +329,10 @@ impl Capture {
         for oid in oids {
             match self.tables.find(*oid) {
                 Some(table) => {
-                    let told = self.events.truncate(&mut self.outbox, transaction, table, options).await?;
+                    let told = self
+                        .events
+                        .truncate(&mut self.outbox, transaction, table, options)
+                        .await?;
                     flow.written.replayed += u64::from(!told);
                 }
                 None => transaction.ordinal += 1,
@@ -288,16 +346,26 @@ impl Capture {
         self.outbox.whole_until(lsn);
         if !self.outbox.is_open() {
             acknowledger.acknowledge(lsn);
-            self.context.status.update(|snapshot| snapshot.acknowledged = snapshot.acknowledged.max(lsn));
+            self.context
+                .status
+                .update(|snapshot| snapshot.acknowledged = snapshot.acknowledged.max(lsn));
         }
     }
 
-    async fn commit(&mut self, flow: &mut Flow, acknowledger: &Acknowledger) -> Result<(), AgentError> {
-        let Some(committed) = self.outbox.commit().await? else { return Ok(()) };
+    async fn commit(
+        &mut self,
+        flow: &mut Flow,
+        acknowledger: &Acknowledger,
+    ) -> Result<(), AgentError> {
+        let Some(committed) = self.outbox.commit().await? else {
+            return Ok(());
+        };
         acknowledger.acknowledge(committed.acknowledge);
         failpoint::hit(failpoints::AFTER_ACKNOWLEDGE);
         let now_ms = self.context.clock.now_ms();
-        self.context.status.committed(now_ms, &committed.rows, committed.bytes);
+        self.context
+            .status
+            .committed(now_ms, &committed.rows, committed.bytes);
         let written = std::mem::take(&mut flow.written);
         let source_transactions = std::mem::take(&mut flow.source_transactions);
         let position = self.outbox.position();
@@ -328,5 +396,6 @@ impl Capture {
     }
 }
 
-const OUT_OF_ORDER: AgentError =
-    AgentError::StreamOrder { what: "a row outside of a transaction or before its relation" };
+const OUT_OF_ORDER: AgentError = AgentError::StreamOrder {
+    what: "a row outside of a transaction or before its relation",
+};

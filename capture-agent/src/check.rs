@@ -53,11 +53,16 @@ async fn source_problems(config: &Config) -> Result<Vec<String>, AgentError> {
 async fn ask_broker(config: &Config) -> Result<(), AgentError> {
     let client = client_config(&config.kafka);
     tokio::task::spawn_blocking(move || {
-        let consumer: BaseConsumer =
-            client.create().map_err(|source| AgentError::Kafka { operation: "create consumer", source })?;
+        let consumer: BaseConsumer = client.create().map_err(|source| AgentError::Kafka {
+            operation: "create consumer",
+            source,
+        })?;
         consumer
             .fetch_metadata(None, BROKER_TIMEOUT)
-            .map_err(|source| AgentError::Kafka { operation: "fetch metadata", source })?;
+            .map_err(|source| AgentError::Kafka {
+                operation: "fetch metadata",
+                source,
+            })?;
         Ok(())
     })
     .await?

@@ -13,7 +13,9 @@ use change_event::{Cell, Lsn, Operation, Position, RecordKind};
 use object_io::failpoint;
 use serde::{Deserialize, Serialize};
 use source_postgres::{ConnectOptions, SourceError, TableCopy, relation};
-use table_file::{ChangeBatch, ChangeRow, CopyAnnouncement, RowError, RowImage, StagedFile, encode};
+use table_file::{
+    ChangeBatch, ChangeRow, CopyAnnouncement, RowError, RowImage, StagedFile, encode,
+};
 
 use crate::context::Context;
 use crate::error::AgentError;
@@ -91,8 +93,13 @@ pub async fn copy_tables(
         let copy = TableCopy::begin(options, &plan.snapshot, &name.table()).await?;
         let observed = relation::observe_catalog(copy.table());
         let position = Position::copy(plan.incarnation, plan.copy_lsn, plan.copy_id, 0, 0);
-        let Some((shape, lane)) = tables.observe(context, name.oid, observed, position).await? else {
-            return Err(AgentError::StreamOrder { what: "a copy of a table that is not captured" });
+        let Some((shape, lane)) = tables
+            .observe(context, name.oid, observed, position)
+            .await?
+        else {
+            return Err(AgentError::StreamOrder {
+                what: "a copy of a table that is not captured",
+            });
         };
         context.status.update(|snapshot| {
             if let Some(table) = snapshot.tables.get_mut(lane) {
@@ -116,10 +123,15 @@ pub async fn copy_tables(
 pub async fn announce(outbox: &mut Outbox, manifest: &CopyManifest) -> Result<(), AgentError> {
     for announced in &manifest.announcements {
         let Some(lane) = outbox.lane_of(&announced.topic) else {
-            return Err(AgentError::StreamOrder { what: "a copy of a table that is not captured" });
+            return Err(AgentError::StreamOrder {
+                what: "a copy of a table that is not captured",
+            });
         };
-        let value = serde_json::to_vec(&announced.announcement)
-            .map_err(|source| AgentError::Document { key: announced.topic.clone(), source })?;
+        let value =
+            serde_json::to_vec(&announced.announcement).map_err(|source| AgentError::Document {
+                key: announced.topic.clone(),
+                source,
+            })?;
         let record = LaneRecord {
             lane,
             partition: announced.partition,
@@ -169,7 +181,9 @@ impl<'a> TableFiles<'a> {
         name: &CapturedName,
     ) -> Result<Self, AgentError> {
         let Some(registration) = outbox.lane(lane).map(|lane| &lane.registration) else {
-            return Err(AgentError::StreamOrder { what: "a copy for no topic" });
+            return Err(AgentError::StreamOrder {
+                what: "a copy for no topic",
+            });
         };
         Ok(Self {
             context,
@@ -180,7 +194,9 @@ impl<'a> TableFiles<'a> {
             table: name.table().to_string(),
             location: layout::table_location(&registration.lake_database, &registration.lake_table),
             partition_map: registration.partition_map.clone(),
-            partitions: (0..registration.partition_map.partitions).map(|_| PartitionFiles::default()).collect(),
+            partitions: (0..registration.partition_map.partitions)
+                .map(|_| PartitionFiles::default())
+                .collect(),
             source_ts_us: context.clock.now_us(),
             row: 0,
         })
@@ -196,7 +212,9 @@ impl<'a> TableFiles<'a> {
                     self.push(&cells, row.size_bytes(), &mut key).await?;
                 }
                 Ok(None) => break,
-                Err(SourceError::MalformedCopyRow { what, .. }) => self.set_aside(&[], what).await?,
+                Err(SourceError::MalformedCopyRow { what, .. }) => {
+                    self.set_aside(&[], what).await?;
+                }
                 Err(error) => return Err(error.into()),
             }
             self.row += 1;
@@ -224,12 +242,19 @@ impl<'a> TableFiles<'a> {
         });
     }
 
-    async fn push(&mut self, cells: &[Cell<'_>], size_bytes: usize, key: &mut Vec<u8>) -> Result<(), AgentError> {
+    async fn push(
+        &mut self,
+        cells: &[Cell<'_>],
+        size_bytes: usize,
+        key: &mut Vec<u8>,
+    ) -> Result<(), AgentError> {
         let keyed = match self.shape.writer.write_key(key, cells.iter().copied()) {
             Ok(keyed) => keyed,
             Err(reason) => return self.set_aside(cells, &reason.to_string()).await,
         };
-        let partition = self.partition_map.partition_of(keyed.then_some(key.as_slice()));
+        let partition = self
+            .partition_map
+            .partition_of(keyed.then_some(key.as_slice()));
         let partition = usize::try_from(partition).unwrap_or(0);
         match self.push_to(partition, cells) {
             Ok(()) => {}
@@ -242,7 +267,9 @@ impl<'a> TableFiles<'a> {
             Err(reason) => return self.set_aside(cells, &reason.to_string()).await,
         }
         let bytes_max = FILE_TEXT_BYTES_MAX / u64::from(self.partition_map.partitions.max(1));
-        let Some(files) = self.partitions.get_mut(partition) else { return Ok(()) };
+        let Some(files) = self.partitions.get_mut(partition) else {
+            return Ok(());
+        };
         files.batch_rows += 1;
         files.batch_bytes += u64::try_from(size_bytes).unwrap_or(u64::MAX);
         files.last_row = self.row;
@@ -254,8 +281,12 @@ impl<'a> TableFiles<'a> {
 
     fn push_to(&mut self, partition: usize, cells: &[Cell<'_>]) -> Result<(), RowError> {
         let position = self.position(self.row);
-        let Some(files) = self.partitions.get_mut(partition) else { return Ok(()) };
-        let batch = files.batch.get_or_insert_with(|| ChangeBatch::new(&self.shape.schema));
+        let Some(files) = self.partitions.get_mut(partition) else {
+            return Ok(());
+        };
+        let batch = files
+            .batch
+            .get_or_insert_with(|| ChangeBatch::new(&self.shape.schema));
         batch.push(&ChangeRow {
             operation: Operation::Read,
             position,
@@ -267,20 +298,41 @@ impl<'a> TableFiles<'a> {
 
     /// Writes what waits in a partition as files.
     async fn flush(&mut self, partition: usize) -> Result<(), AgentError> {
-        let failed = |source| AgentError::DataFile { table: self.table.clone(), source: Box::new(source) };
-        let Some(files) = self.partitions.get_mut(partition) else { return Ok(()) };
+        let failed = |source| AgentError::DataFile {
+            table: self.table.clone(),
+            source: Box::new(source),
+        };
+        let Some(files) = self.partitions.get_mut(partition) else {
+            return Ok(());
+        };
         files.batch_rows = 0;
         files.batch_bytes = 0;
-        let Some(batch) = files.batch.take() else { return Ok(()) };
+        let Some(batch) = files.batch.take() else {
+            return Ok(());
+        };
         let encoded = tokio::task::spawn_blocking(move || {
-            batch.finish()?.iter().map(encode).collect::<Result<Vec<_>, _>>()
+            batch
+                .finish()?
+                .iter()
+                .map(encode)
+                .collect::<Result<Vec<_>, _>>()
         });
         for file in encoded.await?.map_err(failed)? {
-            let key = format!("{}/data/copy-{}.parquet", self.location, self.context.ids.next_id());
+            let key = format!(
+                "{}/data/copy-{}.parquet",
+                self.location,
+                self.context.ids.next_id()
+            );
             self.context.store.put(&key, file.bytes).await?;
             failpoint::hit(failpoints::AFTER_COPY_FILE_PUT);
             let path = format!("{}{key}", self.context.store.uri_prefix());
-            files.files.push((StagedFile { path, ..file.staged }, files.last_row));
+            files.files.push((
+                StagedFile {
+                    path,
+                    ..file.staged
+                },
+                files.last_row,
+            ));
         }
         Ok(())
     }
@@ -295,19 +347,29 @@ impl<'a> TableFiles<'a> {
             reason: reason.to_owned(),
         };
         quarantine::put(self.context, &refused, RefusedRow::Cells(cells)).await?;
-        self.context.status.update(|snapshot| snapshot.totals.quarantined += 1);
+        self.context
+            .status
+            .update(|snapshot| snapshot.totals.quarantined += 1);
         Ok(())
     }
 
     const fn position(&self, row: u64) -> Position {
-        Position::copy(self.plan.incarnation, self.plan.copy_lsn, self.plan.copy_id, 0, row)
+        Position::copy(
+            self.plan.incarnation,
+            self.plan.copy_lsn,
+            self.plan.copy_id,
+            0,
+            row,
+        )
     }
 
     /// The announcements of all partitions that have rows, each small enough for a record.
     fn announcements(self, record_max_bytes: u64) -> Result<Vec<Announced>, AgentError> {
         let measure = |file: &StagedFile| -> Result<u64, AgentError> {
-            let text = serde_json::to_string(file)
-                .map_err(|source| AgentError::Document { key: self.topic.clone(), source })?;
+            let text = serde_json::to_string(file).map_err(|source| AgentError::Document {
+                key: self.topic.clone(),
+                source,
+            })?;
             Ok(u64::try_from(text.len()).unwrap_or(u64::MAX))
         };
         let mut announced = Vec::new();
@@ -323,7 +385,10 @@ impl<'a> TableFiles<'a> {
                         partition,
                         schema_version: self.shape.schema.version,
                         position: self.position(*last_row),
-                        announcement: CopyAnnouncement { copy_id: self.plan.copy_id, files: Vec::new() },
+                        announcement: CopyAnnouncement {
+                            copy_id: self.plan.copy_id,
+                            files: Vec::new(),
+                        },
                     });
                 }
                 size_bytes += file_bytes;

@@ -50,7 +50,14 @@ pub async fn claim_incarnation(
     topic: &str,
 ) -> Result<u32, AgentError> {
     let mut incarnation = current_incarnation(store, topic).await? + 1;
-    while !claim(store, clock, ids, &layout::incarnation_claim(topic, incarnation)).await? {
+    while !claim(
+        store,
+        clock,
+        ids,
+        &layout::incarnation_claim(topic, incarnation),
+    )
+    .await?
+    {
         incarnation += 1;
     }
     Ok(incarnation)
@@ -67,7 +74,9 @@ pub async fn current_incarnation(store: &dyn ObjectStore, topic: &str) -> Result
 
 async fn highest(store: &dyn ObjectStore, folder: &str) -> Result<u64, AgentError> {
     let keys = store.list(folder).await?;
-    let numbers = keys.iter().filter_map(|key| key.strip_prefix(folder)?.parse::<u64>().ok());
+    let numbers = keys
+        .iter()
+        .filter_map(|key| key.strip_prefix(folder)?.parse::<u64>().ok());
     Ok(numbers.max().unwrap_or(0))
 }
 
@@ -77,7 +86,10 @@ async fn claim(
     ids: &dyn IdSource,
     key: &str,
 ) -> Result<bool, AgentError> {
-    let claim = Claim { attempt: ids.next_id(), claimed_ms: clock.now_ms() };
+    let claim = Claim {
+        attempt: ids.next_id(),
+        claimed_ms: clock.now_ms(),
+    };
     match objects::create(store, key, &claim).await? {
         Creation::Ours => Ok(true),
         Creation::Other(_) => Ok(false),
@@ -96,7 +108,10 @@ mod tests {
         let store = MemoryStore::new("lake");
         let (clock, ids) = (SystemClock, RandomIds);
         for expected in 1..=3 {
-            assert_eq!(claim_epoch(&store, &clock, &ids, "shop").await.unwrap(), expected);
+            assert_eq!(
+                claim_epoch(&store, &clock, &ids, "shop").await.unwrap(),
+                expected
+            );
         }
         assert_eq!(claim_epoch(&store, &clock, &ids, "other").await.unwrap(), 1);
     }
@@ -106,8 +121,18 @@ mod tests {
         let store = MemoryStore::new("lake");
         let (clock, ids) = (SystemClock, RandomIds);
         assert_eq!(current_incarnation(&store, "s.a.b").await.unwrap(), 0);
-        assert_eq!(claim_incarnation(&store, &clock, &ids, "s.a.b").await.unwrap(), 1);
-        assert_eq!(claim_incarnation(&store, &clock, &ids, "s.a.b").await.unwrap(), 2);
+        assert_eq!(
+            claim_incarnation(&store, &clock, &ids, "s.a.b")
+                .await
+                .unwrap(),
+            1
+        );
+        assert_eq!(
+            claim_incarnation(&store, &clock, &ids, "s.a.b")
+                .await
+                .unwrap(),
+            2
+        );
         assert_eq!(current_incarnation(&store, "s.a.b").await.unwrap(), 2);
     }
 }

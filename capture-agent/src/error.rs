@@ -51,7 +51,9 @@ pub enum AgentError {
         seconds: u64,
     },
     /// Another agent owns this source.
-    #[error("another agent has taken over source {source_name}: this one must stop (run one agent per source)")]
+    #[error(
+        "another agent has taken over source {source_name}: this one must stop (run one agent per source)"
+    )]
     Fenced {
         /// Name of the source.
         source_name: String,
@@ -104,7 +106,9 @@ pub enum AgentError {
         policy: String,
     },
     /// The topic has fewer partitions than the stored map.
-    #[error("topic {topic} has {found} partitions, its stored map wants {expected}: records would have no place")]
+    #[error(
+        "topic {topic} has {found} partitions, its stored map wants {expected}: records would have no place"
+    )]
     PartitionsMissing {
         /// The topic.
         topic: String,
@@ -179,7 +183,9 @@ impl AgentError {
     pub fn disposition(&self) -> Disposition {
         match self {
             Self::Source(source) => source.disposition(),
-            Self::Objects(ObjectError::Unavailable { .. }) | Self::ObjectUnknown { .. } => Disposition::Verify,
+            Self::Objects(ObjectError::Unavailable { .. }) | Self::ObjectUnknown { .. } => {
+                Disposition::Verify
+            }
             Self::Kafka { source, .. } => kafka_disposition(source),
             Self::KafkaTimeout { .. } | Self::Worker(_) => Disposition::Verify,
             Self::Config(_)
@@ -206,7 +212,9 @@ pub fn is_fencing(error: &KafkaError) -> bool {
     matches!(
         code_of(error),
         Some(
-            RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch
+            RDKafkaErrorCode::Fenced
+                | RDKafkaErrorCode::ProducerFenced
+                | RDKafkaErrorCode::InvalidProducerEpoch
         )
     )
 }
@@ -227,7 +235,11 @@ fn kafka_disposition(error: &KafkaError) -> Disposition {
                 | RDKafkaErrorCode::PolicyViolation
         )
     );
-    if refused { Disposition::Halt } else { Disposition::Verify }
+    if refused {
+        Disposition::Halt
+    } else {
+        Disposition::Verify
+    }
 }
 
 /// The client's code; its own accessor leaves out that of administrative requests.
@@ -258,7 +270,11 @@ mod tests {
 
     #[test]
     fn fencing_is_told_from_other_failures() {
-        assert!(is_fencing(&KafkaError::MessageProduction(RDKafkaErrorCode::Fenced)));
-        assert!(!is_fencing(&KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)));
+        assert!(is_fencing(&KafkaError::MessageProduction(
+            RDKafkaErrorCode::Fenced
+        )));
+        assert!(!is_fencing(&KafkaError::MessageProduction(
+            RDKafkaErrorCode::QueueFull
+        )));
     }
 }

@@ -49,7 +49,11 @@ pub fn router(context: Context) -> Router {
 }
 
 async fn status_page(State(context): State<Context>) -> Html<String> {
-    Html(page::render(&context.config, &context.status.snapshot(), context.clock.now_ms()))
+    Html(page::render(
+        &context.config,
+        &context.status.snapshot(),
+        context.clock.now_ms(),
+    ))
 }
 
 async fn health(State(context): State<Context>) -> (StatusCode, String) {
@@ -66,6 +70,10 @@ async fn health(State(context): State<Context>) -> (StatusCode, String) {
 }
 
 async fn prometheus(State(context): State<Context>) -> impl IntoResponse {
-    let text = metrics::render(context.source_name(), &context.status.snapshot(), context.clock.now_ms());
+    let text = metrics::render(
+        context.source_name(),
+        &context.status.snapshot(),
+        context.clock.now_ms(),
+    );
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
 }

@@ -68,7 +68,9 @@ impl ClientContext for Deliveries {
             Level::Emerg | Level::Alert | Level::Critical | Level::Error | Level::Warning => {
                 tracing::warn!(facility, message, "kafka client");
             }
-            Level::Notice | Level::Info | Level::Debug => tracing::debug!(facility, message, "kafka client"),
+            Level::Notice | Level::Info | Level::Debug => {
+                tracing::debug!(facility, message, "kafka client");
+            }
         }
     }
 
@@ -111,7 +113,9 @@ pub struct Producer {
 
 impl std::fmt::Debug for Producer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Producer").field("source_name", &self.source_name).finish_non_exhaustive()
+        f.debug_struct("Producer")
+            .field("source_name", &self.source_name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -128,9 +132,15 @@ impl Producer {
             ("batch.num.messages", "10000".to_owned()),
             ("batch.size", "1000000".to_owned()),
             ("queue.buffering.max.messages", "500000".to_owned()),
-            ("queue.buffering.max.kbytes", (config.limits.memory_bytes / 1024).to_string()),
+            (
+                "queue.buffering.max.kbytes",
+                (config.limits.memory_bytes / 1024).to_string(),
+            ),
             // A record of record_max_bytes with its envelope of names must pass the client; the topic has its own bound.
-            ("message.max.bytes", (config.limits.record_max_bytes + 1_000_000).to_string()),
+            (
+                "message.max.bytes",
+                (config.limits.record_max_bytes + 1_000_000).to_string(),
+            ),
         ];
         for (name, value) in &defaults {
             if !config.kafka.properties.contains_key(*name) {
@@ -139,13 +149,29 @@ impl Producer {
         }
         client
             .set("transactional.id", &config.kafka.transactional_id)
-            .set("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string())
-            .set("message.timeout.ms", DELIVERY_TIMEOUT.as_millis().to_string());
+            .set(
+                "transaction.timeout.ms",
+                TRANSACTION_TIMEOUT.as_millis().to_string(),
+            )
+            .set(
+                "message.timeout.ms",
+                DELIVERY_TIMEOUT.as_millis().to_string(),
+            );
         let inner: ThreadedProducer<Deliveries> = client
             .create_with_context(Deliveries::default())
-            .map_err(|source| AgentError::Kafka { operation: "create producer", source })?;
-        let producer = Self { inner, source_name: config.source.name.clone() };
-        producer.blocking("init_transactions", |inner| inner.init_transactions(INIT_TIMEOUT)).await?;
+            .map_err(|source| AgentError::Kafka {
+                operation: "create producer",
+                source,
+            })?;
+        let producer = Self {
+            inner,
+            source_name: config.source.name.clone(),
+        };
+        producer
+            .blocking("init_transactions", |inner| {
+                inner.init_transactions(INIT_TIMEOUT)
+            })
+            .await?;
         Ok(producer)
     }
 
@@ -154,7 +180,9 @@ impl Producer {
     /// # Errors
     /// [`AgentError::Kafka`], [`AgentError::Fenced`].
     pub fn begin(&self) -> Result<(), AgentError> {
-        self.inner.begin_transaction().map_err(|source| self.failure("begin_transaction", source))
+        self.inner
+            .begin_transaction()
+            .map_err(|source| self.failure("begin_transaction", source))
     }
 
     /// Hands a record to the queue, waiting for room if there is none.
@@ -164,14 +192,19 @@ impl Producer {
     pub async fn send(&self, record: &Outgoing<'_>) -> Result<(), AgentError> {
         let mut deadline = None;
         loop {
-            let Err(error) = self.offer(record) else { return Ok(()) };
+            let Err(error) = self.offer(record) else {
+                return Ok(());
+            };
             if error != KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull) {
                 return Err(self.failure("produce", error));
             }
             let until = *deadline.get_or_insert_with(|| Instant::now() + DELIVERY_TIMEOUT);
             if Instant::now() >= until {
                 let seconds = DELIVERY_TIMEOUT.as_secs();
-                return Err(AgentError::KafkaTimeout { operation: "produce", seconds });
+                return Err(AgentError::KafkaTimeout {
+                    operation: "produce",
+                    seconds,
+                });
             }
             tokio::time::sleep(POLL).await;
         }
@@ -179,13 +212,17 @@ impl Producer {
 
     fn offer(&self, record: &Outgoing<'_>) -> Result<(), KafkaError> {
         let partition = i32::try_from(record.partition).unwrap_or(i32::MAX);
-        let mut base: BaseRecord<'_, [u8], [u8]> =
-            BaseRecord::to(record.topic).partition(partition).payload(record.value);
+        let mut base: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(record.topic)
+            .partition(partition)
+            .payload(record.value);
         if let Some(key) = record.key {
             base = base.key(key);
         }
         if let Some(header) = record.header {
-            let header = Header { key: HEADER_NAME, value: Some(header) };
+            let header = Header {
+                key: HEADER_NAME,
+                value: Some(header),
+            };
             base = base.headers(OwnedHeaders::new_with_capacity(1).insert(header));
         }
         self.inner.send(base).map_err(|(error, _record)| error)
@@ -200,7 +237,10 @@ impl Producer {
         while self.inner.in_flight_count() > 0 {
             if Instant::now() >= until {
                 let seconds = DELIVERY_TIMEOUT.as_secs();
-                return Err(AgentError::KafkaTimeout { operation: "delivery", seconds });
+                return Err(AgentError::KafkaTimeout {
+                    operation: "delivery",
+                    seconds,
+                });
             }
             tokio::time::sleep(POLL).await;
         }
@@ -212,7 +252,10 @@ impl Producer {
     /// # Errors
     /// [`AgentError::Kafka`] (Verify: progress says whether it was committed), [`AgentError::Fenced`].
     pub async fn commit(&self) -> Result<(), AgentError> {
-        self.blocking("commit_transaction", |inner| inner.commit_transaction(Timeout::Never)).await
+        self.blocking("commit_transaction", |inner| {
+            inner.commit_transaction(Timeout::Never)
+        })
+        .await
     }
 
     /// Gives the producer up: what is queued is thrown away before the abort, so that nothing of it is sent after.
@@ -225,7 +268,9 @@ impl Producer {
         });
         match ended.await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "nothing aborted; the next session's start ends the transaction"),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "nothing aborted; the next session's start ends the transaction");
+            }
             Err(error) => tracing::warn!(%error, "the producer could not be closed"),
         }
     }
@@ -251,7 +296,9 @@ impl Producer {
         let fatal = self.inner.client().fatal_error();
         let fenced = fatal.is_some_and(|(code, _)| is_fencing(&KafkaError::Global(code)));
         if fenced || is_fencing(&source) {
-            return AgentError::Fenced { source_name: self.source_name.clone() };
+            return AgentError::Fenced {
+                source_name: self.source_name.clone(),
+            };
         }
         AgentError::Kafka { operation, source }
     }

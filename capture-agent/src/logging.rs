@@ -17,7 +17,11 @@ const EXIT_FAILURE: u8 = 1;
 /// Starts logging; `RUST_LOG` chooses what is logged.
 pub fn start() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_unset| EnvFilter::new("info"));
-    tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .json()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
 }
 
 /// Says on standard error why the process ends, and with which exit code.
@@ -27,8 +31,9 @@ pub fn failed(error: &AgentError) -> ExitCode {
     drop(writeln!(std::io::stderr(), "{}", in_words(error)));
     match error.disposition() {
         Disposition::Halt => ExitCode::from(EXIT_HALT),
-        Disposition::Retry | Disposition::Refresh | Disposition::Verify | Disposition::Quarantine => {
-            ExitCode::from(EXIT_FAILURE)
-        }
+        Disposition::Retry
+        | Disposition::Refresh
+        | Disposition::Verify
+        | Disposition::Quarantine => ExitCode::from(EXIT_FAILURE),
     }
 }

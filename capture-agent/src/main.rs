@@ -54,5 +54,13 @@ async fn run(path: &std::path::Path) -> Result<(), AgentError> {
     let clock = SystemClock;
     let status = Arc::new(Status::new(clock.now_ms()));
     let (config, ids) = (Arc::new(config), Arc::new(RandomIds));
-    supervisor::run(Context { config, store, clock: Arc::new(clock), ids, status, shutdown }).await
+    supervisor::run(Context {
+        config,
+        store,
+        clock: Arc::new(clock),
+        ids,
+        status,
+        shutdown,
+    })
+    .await
 }

@@ -50,43 +50,95 @@ pub const UPTIME_SECONDS: &str = "firn_agent_uptime_seconds";
 /// Writes all metrics.
 #[must_use]
 pub fn render(source_name: &str, snapshot: &Snapshot, now_ms: i64) -> String {
-    let mut out = Exposition { out: String::with_capacity(4096), source: escape(source_name) };
-    let totals = &snapshot.totals;
+    let mut out = Exposition {
+        out: String::with_capacity(4096),
+        source: escape(source_name),
+    };
+    counters(&mut out, snapshot);
+    gauges(&mut out, snapshot, now_ms);
+    out.out
+}
+
+fn counters(out: &mut Exposition, snapshot: &Snapshot) {
     out.head(RECORDS, "counter", "Records committed to topics.");
     for table in &snapshot.tables {
         let labels = format!(",table=\"{}\"", escape(&table.table));
         out.sample(RECORDS, &labels, table.records);
     }
-    out.single(BYTES, "counter", "Bytes of keys and values committed.", totals.bytes);
-    out.single(TRANSACTIONS, "counter", "Kafka transactions committed.", totals.transactions);
-    let help = "Source transactions seen whole.";
-    out.single(SOURCE_TRANSACTIONS, "counter", help, totals.source_transactions);
-    out.single(REFERENCES, "counter", "Records that travelled by reference.", totals.references);
-    out.single(QUARANTINED, "counter", "Row changes set aside.", totals.quarantined);
-    out.single(REPLAYED, "counter", "Changes that were committed before a restart.", totals.replayed);
-    out.single(SESSIONS, "counter", "Sessions begun.", totals.sessions);
-    out.single(COPIED_ROWS, "counter", "Rows copied.", totals.copied_rows);
+    let totals = &snapshot.totals;
+    let counters = [
+        (BYTES, "Bytes of keys and values committed.", totals.bytes),
+        (
+            TRANSACTIONS,
+            "Kafka transactions committed.",
+            totals.transactions,
+        ),
+        (
+            SOURCE_TRANSACTIONS,
+            "Source transactions seen whole.",
+            totals.source_transactions,
+        ),
+        (
+            REFERENCES,
+            "Records that travelled by reference.",
+            totals.references,
+        ),
+        (QUARANTINED, "Row changes set aside.", totals.quarantined),
+        (
+            REPLAYED,
+            "Changes that were committed before a restart.",
+            totals.replayed,
+        ),
+        (SESSIONS, "Sessions begun.", totals.sessions),
+        (COPIED_ROWS, "Rows copied.", totals.copied_rows),
+    ];
+    for (name, help, value) in counters {
+        out.head(name, "counter", help);
+        out.sample(name, "", value);
+    }
+}
+
+fn gauges(out: &mut Exposition, snapshot: &Snapshot, now_ms: i64) {
     out.head(STATE, "gauge", "1 for the state that the agent is in.");
     for state in AgentState::ALL {
         let labels = format!(",state=\"{}\"", state.word());
         out.sample(STATE, &labels, u8::from(state == snapshot.state));
     }
-    out.single(EPOCH, "gauge", "Epoch of the session.", snapshot.epoch);
-    out.single(LAG_BYTES, "gauge", "Source log not yet durable downstream.", snapshot.lag_bytes());
+    let slot = &snapshot.slot;
+    out.gauge(EPOCH, "Epoch of the session.", snapshot.epoch);
+    out.gauge(
+        LAG_BYTES,
+        "Source log not yet durable downstream.",
+        snapshot.lag_bytes(),
+    );
     let help = "Age of the last committed source transaction.";
-    out.single(LAG_SECONDS, "gauge", help, snapshot.lag_seconds(now_ms));
-    out.single(SLOT_RETAINED_BYTES, "gauge", "Log that the slot holds.", snapshot.slot.retained_bytes);
-    if let Some(bytes) = snapshot.slot.safe_wal_size_bytes {
-        out.single(SLOT_SAFE_BYTES, "gauge", "Log that may be written before the slot is in danger.", bytes);
+    out.gauge(LAG_SECONDS, help, snapshot.lag_seconds(now_ms));
+    out.gauge(
+        SLOT_RETAINED_BYTES,
+        "Log that the slot holds.",
+        slot.retained_bytes,
+    );
+    if let Some(bytes) = slot.safe_wal_size_bytes {
+        out.gauge(
+            SLOT_SAFE_BYTES,
+            "Log that may be written before the slot is in danger.",
+            bytes,
+        );
     }
     if let Some(seconds) = snapshot.seconds_until_slot_is_lost() {
-        out.single(SLOT_SAFE_SECONDS, "gauge", "Time until the slot is in danger.", seconds);
+        out.gauge(
+            SLOT_SAFE_SECONDS,
+            "Time until the slot is in danger.",
+            seconds,
+        );
     }
-    let lost = u8::from(snapshot.slot.wal_status == "lost");
-    out.single(SLOT_LOST, "gauge", "1 if the slot is lost.", lost);
+    out.gauge(
+        SLOT_LOST,
+        "1 if the slot is lost.",
+        u8::from(slot.wal_status == "lost"),
+    );
     let uptime = (now_ms - snapshot.started_ms).max(0) / 1000;
-    out.single(UPTIME_SECONDS, "gauge", "Age of the process.", uptime);
-    out.out
+    out.gauge(UPTIME_SECONDS, "Age of the process.", uptime);
 }
 
 struct Exposition {
@@ -101,17 +153,24 @@ impl Exposition {
     }
 
     fn sample(&mut self, name: &str, labels: &str, value: impl Display) {
-        let _infallible = writeln!(self.out, "{name}{{source=\"{}\"{labels}}} {value}", self.source);
+        let _infallible = writeln!(
+            self.out,
+            "{name}{{source=\"{}\"{labels}}} {value}",
+            self.source
+        );
     }
 
-    fn single(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
-        self.head(name, kind, help);
+    fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
+        self.head(name, "gauge", help);
         self.sample(name, "", value);
     }
 }
 
 fn escape(label: &str) -> String {
-    label.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+    label
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
 }
 
 #[cfg(test)]
@@ -128,7 +187,10 @@ mod tests {
             ..TableStatus::default()
         });
         let text = render("shop", &snapshot, 1000);
-        assert!(text.contains("firn_agent_records_total{source=\"shop\",table=\"public.a\\\"b\"} 7\n"), "{text}");
+        assert!(
+            text.contains("firn_agent_records_total{source=\"shop\",table=\"public.a\\\"b\"} 7\n"),
+            "{text}"
+        );
         assert!(text.contains("firn_agent_state{source=\"shop\",state=\"starting\"} 1\n"));
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let name = line.split('{').next().unwrap();

@@ -50,7 +50,9 @@ async fn look(
     let current = catalog.current_wal_lsn().await?;
     let state = catalog.slot_state(&context.config.source.slot).await?;
     let rate = last.replace((now_ms, current)).map(|(then_ms, then)| {
-        let elapsed_ms = u64::try_from(now_ms.saturating_sub(then_ms)).unwrap_or(0).max(1);
+        let elapsed_ms = u64::try_from(now_ms.saturating_sub(then_ms))
+            .unwrap_or(0)
+            .max(1);
         lossy(current.0.saturating_sub(then.0)) * 1000.0 / lossy(elapsed_ms)
     });
     context.status.update(|snapshot| {
@@ -65,7 +67,9 @@ async fn look(
                 slot.wal_status = if state.is_lost() {
                     "lost".to_owned()
                 } else {
-                    state.wal_status.map_or_else(String::new, |status| format!("{status:?}").to_lowercase())
+                    state
+                        .wal_status
+                        .map_or_else(String::new, |status| format!("{status:?}").to_lowercase())
                 };
                 slot.safe_wal_size_bytes = state.safe_wal_size_bytes;
                 slot.retained_bytes = state.retained_bytes.unwrap_or(0);

@@ -23,15 +23,26 @@ pub enum Creation<T> {
 ///
 /// # Errors
 /// [`AgentError::Objects`], [`AgentError::Document`].
-pub async fn read<T: DeserializeOwned>(store: &dyn ObjectStore, key: &str) -> Result<Option<T>, AgentError> {
-    store.get(key).await?.map(|body| decode(key, &body)).transpose()
+pub async fn read<T: DeserializeOwned>(
+    store: &dyn ObjectStore,
+    key: &str,
+) -> Result<Option<T>, AgentError> {
+    store
+        .get(key)
+        .await?
+        .map(|body| decode(key, &body))
+        .transpose()
 }
 
 /// Writes a document of which this agent is the only writer.
 ///
 /// # Errors
 /// [`AgentError::Objects`].
-pub async fn write<T: Serialize>(store: &dyn ObjectStore, key: &str, document: &T) -> Result<(), AgentError> {
+pub async fn write<T: Serialize>(
+    store: &dyn ObjectStore,
+    key: &str,
+    document: &T,
+) -> Result<(), AgentError> {
     store.put(key, encode(key, document)?).await?;
     Ok(())
 }
@@ -48,16 +59,24 @@ pub async fn create<T: Serialize + DeserializeOwned>(
     match put_if_absent_verified(store, key, encode(key, document)?).await? {
         VerifiedPut::Created => Ok(Creation::Ours),
         VerifiedPut::ExistsOther(body) => Ok(Creation::Other(decode(key, &body)?)),
-        VerifiedPut::Unknown => Err(AgentError::ObjectUnknown { key: key.to_owned() }),
+        VerifiedPut::Unknown => Err(AgentError::ObjectUnknown {
+            key: key.to_owned(),
+        }),
     }
 }
 
 fn encode<T: Serialize>(key: &str, document: &T) -> Result<Bytes, AgentError> {
     serde_json::to_vec(document)
         .map(Bytes::from)
-        .map_err(|source| AgentError::Document { key: key.to_owned(), source })
+        .map_err(|source| AgentError::Document {
+            key: key.to_owned(),
+            source,
+        })
 }
 
 fn decode<T: DeserializeOwned>(key: &str, body: &[u8]) -> Result<T, AgentError> {
-    serde_json::from_slice(body).map_err(|source| AgentError::Document { key: key.to_owned(), source })
+    serde_json::from_slice(body).map_err(|source| AgentError::Document {
+        key: key.to_owned(),
+        source,
+    })
 }

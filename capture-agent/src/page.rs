@@ -11,6 +11,9 @@ use crate::status::{AgentState, Snapshot, TableStatus, lossy};
 /// Seconds between two refreshes.
 const REFRESH_SECONDS: u32 = 2;
 
+/// Log held by a slot without a bound that deserves a look: ten checkpoints' worth at PostgreSQL's default of 1 GB.
+const RETAINED_WARNING_BYTES: i64 = 10 * 1024 * 1024 * 1024;
+
 const STYLE: &str = include_str!("page.css");
 
 /// The page.
@@ -36,7 +39,11 @@ pub fn render(config: &Config, snapshot: &Snapshot, now_ms: i64) -> String {
         escape(&config.kafka.bootstrap_servers),
     );
     if let Some(error) = &snapshot.last_error {
-        let class = if state == AgentState::Halted { "error halted" } else { "error" };
+        let class = if state == AgentState::Halted {
+            "error halted"
+        } else {
+            "error"
+        };
         let _infallible = write!(
             out,
             "<section class=\"{class}\"><h2>Last failure</h2><p>{}</p></section>",
@@ -51,7 +58,10 @@ pub fn render(config: &Config, snapshot: &Snapshot, now_ms: i64) -> String {
 }
 
 fn cards(out: &mut String, snapshot: &Snapshot, now_ms: i64) {
-    let safety = match (snapshot.slot.wal_status.as_str(), snapshot.seconds_until_slot_is_lost()) {
+    let safety = match (
+        snapshot.slot.wal_status.as_str(),
+        snapshot.seconds_until_slot_is_lost(),
+    ) {
         ("lost", _) => ("lost".to_owned(), "bad"),
         ("", _) => ("no slot".to_owned(), "warn"),
         (_, Some(seconds)) => {
@@ -59,24 +69,50 @@ fn cards(out: &mut String, snapshot: &Snapshot, now_ms: i64) {
             (format!("{} left", duration(seconds)), class)
         }
         ("unreserved", None) => ("at risk".to_owned(), "bad"),
-        (_, None) => ("safe".to_owned(), "good"),
+        // Nothing bounds the log: the slot is not lost, but the source's disk may fill.
+        (_, None) if snapshot.slot.retained_bytes > RETAINED_WARNING_BYTES => {
+            ("growing".to_owned(), "warn")
+        }
+        (_, None) => ("healthy".to_owned(), "good"),
     };
     let bound = match snapshot.slot.safe_wal_size_bytes {
-        Some(safe) => format!("{} may still be written", bytes(u64::try_from(safe).unwrap_or(0))),
+        Some(safe) => format!(
+            "{} may still be written",
+            bytes(u64::try_from(safe).unwrap_or(0))
+        ),
         None => "no bound on kept log".to_owned(),
     };
     let retained = bytes(u64::try_from(snapshot.slot.retained_bytes).unwrap_or(0));
     let total = format!("{} since start", count(snapshot.totals.records));
     let cards = [
-        ("Events / s", format!("{:.0}", snapshot.records_per_second(now_ms)), total, ""),
+        (
+            "Events / s",
+            format!("{:.0}", snapshot.records_per_second(now_ms)),
+            total,
+            "",
+        ),
         (
             "Lag",
             duration(snapshot.lag_seconds(now_ms)),
             "source commit to topic".to_owned(),
-            if snapshot.lag_seconds(now_ms) > 60.0 { "warn" } else { "" },
+            if snapshot.lag_seconds(now_ms) > 60.0 {
+                "warn"
+            } else {
+                ""
+            },
         ),
-        ("Log behind", bytes(snapshot.lag_bytes()), "written, not yet durable in Kafka".to_owned(), ""),
-        ("Slot", safety.0, format!("holds {retained}; {bound}"), safety.1),
+        (
+            "Log behind",
+            bytes(snapshot.lag_bytes()),
+            "written, not yet durable in Kafka".to_owned(),
+            "",
+        ),
+        (
+            "Slot",
+            safety.0,
+            format!("holds {retained}; {bound}"),
+            safety.1,
+        ),
     ];
     out.push_str("<section class=\"cards\">");
     for (title, value, note, class) in cards {
@@ -97,7 +133,8 @@ fn tables(out: &mut String, snapshot: &Snapshot, now_ms: i64) {
          </tr></thead><tbody>",
     );
     let mut sorted: Vec<&TableStatus> = snapshot.tables.iter().collect();
-    sorted.sort_by(|a, b| a.table.cmp(&b.table));
+    // firn's own pseudo table last.
+    sorted.sort_by_key(|table| (table.table.starts_with("firn."), table.table.as_str()));
     for table in sorted {
         let partitions = if table.partitions == 1 {
             String::new()
@@ -109,12 +146,20 @@ fn tables(out: &mut String, snapshot: &Snapshot, now_ms: i64) {
             version => format!("v{version}"),
         };
         let copy = match table.copied_rows {
-            Some(rows) if snapshot.state == AgentState::Copying => format!("{} rows so far", count(rows)),
+            Some(rows) if snapshot.state == AgentState::Copying => {
+                format!("{} rows so far", count(rows))
+            }
             Some(rows) => format!("{} rows", count(rows)),
             None => "done before".to_owned(),
         };
-        let copy = if table.table.starts_with("firn.") { "–".to_owned() } else { copy };
-        let last = table.last_record_ms.map_or_else(|| "–".to_owned(), |at_ms| ago(now_ms - at_ms));
+        let copy = if table.table.starts_with("firn.") {
+            "–".to_owned()
+        } else {
+            copy
+        };
+        let last = table
+            .last_record_ms
+            .map_or_else(|| "–".to_owned(), |at_ms| ago(now_ms - at_ms));
         let _infallible = write!(
             out,
             "<tr><td class=\"name\">{}</td><td class=\"code\">{}{partitions}</td><td class=\"code\">{}</td>\
@@ -141,8 +186,18 @@ fn positions(out: &mut String, snapshot: &Snapshot, now_ms: i64) {
     let rows = [
         ("Last committed change", snapshot.position.clone()),
         ("Slot acknowledged to", snapshot.acknowledged.to_string()),
-        ("End of the source log", snapshot.slot.current_wal_lsn.to_string()),
-        ("Slot", format!("{} ({})", snapshot.slot.slot, known(&snapshot.slot.wal_status))),
+        (
+            "End of the source log",
+            snapshot.slot.current_wal_lsn.to_string(),
+        ),
+        (
+            "Slot",
+            format!(
+                "{} ({})",
+                snapshot.slot.slot,
+                known(&snapshot.slot.wal_status)
+            ),
+        ),
         ("Epoch", snapshot.epoch.to_string()),
         ("Sessions", count(totals.sessions)),
         ("Kafka transactions", count(totals.transactions)),
@@ -150,12 +205,25 @@ fn positions(out: &mut String, snapshot: &Snapshot, now_ms: i64) {
         ("Bytes to Kafka", bytes(totals.bytes)),
         ("Records by reference", count(totals.references)),
         ("Set aside (quarantine)", count(totals.quarantined)),
-        ("Running for", duration(lossy(u64::try_from((now_ms - snapshot.started_ms).max(0)).unwrap_or(0)) / 1000.0)),
+        (
+            "Running for",
+            duration(
+                lossy(u64::try_from((now_ms - snapshot.started_ms).max(0)).unwrap_or(0)) / 1000.0,
+            ),
+        ),
     ];
     out.push_str("<section><h2>Positions and counts</h2><dl>");
     for (term, value) in rows {
-        let class = if term.starts_with("Set aside") && totals.quarantined > 0 { " class=\"bad\"" } else { "" };
-        let _infallible = write!(out, "<div{class}><dt>{term}</dt><dd>{}</dd></div>", escape(&value));
+        let class = if term.starts_with("Set aside") && totals.quarantined > 0 {
+            " class=\"bad\""
+        } else {
+            ""
+        };
+        let _infallible = write!(
+            out,
+            "<div{class}><dt>{term}</dt><dd>{}</dd></div>",
+            escape(&value)
+        );
     }
     out.push_str(
         "</dl><p class=\"dim\"><a href=\"/metrics\">metrics</a> · <a href=\"/healthz\">health</a></p></section>",
@@ -168,7 +236,11 @@ fn known(text: &str) -> &str {
 
 fn ago(elapsed_ms: i64) -> String {
     let seconds = u64::try_from(elapsed_ms.max(0)).unwrap_or(0) / 1000;
-    if seconds == 0 { "now".to_owned() } else { format!("{} ago", duration(lossy(seconds))) }
+    if seconds == 0 {
+        "now".to_owned()
+    } else {
+        format!("{} ago", duration(lossy(seconds)))
+    }
 }
 
 /// `12 345 678`.
@@ -194,7 +266,11 @@ fn bytes(number: u64) -> String {
         value /= 1024.0;
         name = next;
     }
-    if name == "B" { format!("{number} B") } else { format!("{value:.1} {name}") }
+    if name == "B" {
+        format!("{number} B")
+    } else {
+        format!("{value:.1} {name}")
+    }
 }
 
 fn duration(seconds: f64) -> String {
@@ -232,8 +308,14 @@ mod tests {
     #[test]
     fn numbers_read_well() {
         assert_eq!(count(1_234_567), "1\u{202f}234\u{202f}567");
-        assert_eq!((bytes(512), bytes(1536)), ("512 B".to_owned(), "1.5 KiB".to_owned()));
-        assert_eq!((duration(0.25), duration(300.0)), ("0.2 s".to_owned(), "5 min".to_owned()));
+        assert_eq!(
+            (bytes(512), bytes(1536)),
+            ("512 B".to_owned(), "1.5 KiB".to_owned())
+        );
+        assert_eq!(
+            (duration(0.25), duration(300.0)),
+            ("0.2 s".to_owned(), "5 min".to_owned())
+        );
     }
 
     #[test]
@@ -244,10 +326,17 @@ mod tests {
         )
         .unwrap();
         let mut snapshot = Snapshot::default();
-        snapshot.tables.push(TableStatus { table: "public.<t>".to_owned(), ..TableStatus::default() });
+        snapshot.tables.push(TableStatus {
+            table: "public.<t>".to_owned(),
+            ..TableStatus::default()
+        });
         snapshot.last_error = Some("a \"b\" & c".to_owned());
         let page = render(&config, &snapshot, 0);
-        assert!(page.contains("public.&lt;t&gt;") && !page.contains("<t>") && page.contains("d&lt;b&gt;"));
+        assert!(
+            page.contains("public.&lt;t&gt;")
+                && !page.contains("<t>")
+                && page.contains("d&lt;b&gt;")
+        );
         assert!(page.contains("a &quot;b&quot; &amp; c"));
     }
 }

@@ -86,7 +86,12 @@ impl Progress {
     ///
     /// # Errors
     /// [`serde_json::Error`] if a record of this source cannot be read.
-    pub fn apply(&mut self, source_name: &str, key: &str, value: Option<&[u8]>) -> Result<(), serde_json::Error> {
+    pub fn apply(
+        &mut self,
+        source_name: &str,
+        key: &str,
+        value: Option<&[u8]>,
+    ) -> Result<(), serde_json::Error> {
         if key == source_name {
             self.position = value.map(serde_json::from_slice).transpose()?;
             return Ok(());
@@ -98,10 +103,14 @@ impl Progress {
         else {
             return Ok(());
         };
-        let Ok(partition) = partition.parse::<u32>() else { return Ok(()) };
+        let Ok(partition) = partition.parse::<u32>() else {
+            return Ok(());
+        };
         let place = (topic.to_owned(), partition);
         match value {
-            Some(value) => self.partitions.insert(place, serde_json::from_slice(value)?),
+            Some(value) => self
+                .partitions
+                .insert(place, serde_json::from_slice(value)?),
             None => self.partitions.remove(&place),
         };
         Ok(())
@@ -112,14 +121,20 @@ impl Progress {
     /// # Errors
     /// [`AgentError::Kafka`], [`AgentError::KafkaTimeout`] (Verify), [`AgentError::Document`] (Halt).
     pub async fn load(config: &Config, topic: &str) -> Result<Self, AgentError> {
-        let (kafka, source_name, topic) =
-            (config.kafka.clone(), config.source.name.clone(), topic.to_owned());
+        let (kafka, source_name, topic) = (
+            config.kafka.clone(),
+            config.source.name.clone(),
+            topic.to_owned(),
+        );
         tokio::task::spawn_blocking(move || {
             let end = {
                 let uncommitted = consumer(&kafka, &source_name, "read_uncommitted")?;
                 let (low, high) = uncommitted
                     .fetch_watermarks(&topic, 0, READ_TIMEOUT)
-                    .map_err(|source| AgentError::Kafka { operation: "list offsets", source })?;
+                    .map_err(|source| AgentError::Kafka {
+                        operation: "list offsets",
+                        source,
+                    })?;
                 if low == high {
                     return Ok(Self::default());
                 }
@@ -144,7 +159,10 @@ fn consumer(
         .set("isolation.level", isolation)
         .set("fetch.queue.backoff.ms", "10")
         .create()
-        .map_err(|source| AgentError::Kafka { operation: "create consumer", source })
+        .map_err(|source| AgentError::Kafka {
+            operation: "create consumer",
+            source,
+        })
 }
 
 fn read_to(
@@ -153,9 +171,14 @@ fn read_to(
     topic: &str,
     end: i64,
 ) -> Result<Progress, AgentError> {
-    let failed = |source| AgentError::Kafka { operation: "read progress", source };
+    let failed = |source| AgentError::Kafka {
+        operation: "read progress",
+        source,
+    };
     let mut assignment = TopicPartitionList::new();
-    assignment.add_partition_offset(topic, 0, Offset::Beginning).map_err(failed)?;
+    assignment
+        .add_partition_offset(topic, 0, Offset::Beginning)
+        .map_err(failed)?;
     consumer.assign(&assignment).map_err(failed)?;
     let deadline = Instant::now() + READ_TIMEOUT;
     let mut progress = Progress::default();
@@ -164,21 +187,32 @@ fn read_to(
             None | Some(Err(KafkaError::PartitionEOF(_))) => {}
             Some(Err(source)) => return Err(failed(source)),
             Some(Ok(message)) => {
-                let key = message.key().and_then(|key| std::str::from_utf8(key).ok()).unwrap_or_default();
+                let key = message
+                    .key()
+                    .and_then(|key| std::str::from_utf8(key).ok())
+                    .unwrap_or_default();
                 progress
                     .apply(source_name, key, message.payload())
-                    .map_err(|source| AgentError::Document { key: topic.to_owned(), source })?;
+                    .map_err(|source| AgentError::Document {
+                        key: topic.to_owned(),
+                        source,
+                    })?;
             }
         }
         let position = consumer.position().map_err(failed)?;
-        let reached = position.find_partition(topic, 0).map(|partition| partition.offset());
+        let reached = position
+            .find_partition(topic, 0)
+            .map(|partition| partition.offset());
         if let Some(Offset::Offset(offset)) = reached
             && offset >= end
         {
             return Ok(progress);
         }
     }
-    Err(AgentError::KafkaTimeout { operation: "read progress", seconds: READ_TIMEOUT.as_secs() })
+    Err(AgentError::KafkaTimeout {
+        operation: "read progress",
+        seconds: READ_TIMEOUT.as_secs(),
+    })
 }
 
 #[cfg(test)]
@@ -199,18 +233,44 @@ mod tests {
             copy_id: 1,
         };
         let value = serde_json::to_vec(&record).unwrap();
-        progress.apply("shop", &position_key("shop"), Some(&value)).unwrap();
+        progress
+            .apply("shop", &position_key("shop"), Some(&value))
+            .unwrap();
         let value = br#"{"epoch":4,"pseq":17}"#;
-        progress.apply("shop", &partition_key("shop", "shop.public.a", 3), Some(value)).unwrap();
-        progress.apply("shop", &partition_key("shop2", "shop2.public.a", 0), Some(value)).unwrap();
-        progress.apply("shop", "shop2", Some(b"not even JSON")).unwrap();
+        progress
+            .apply(
+                "shop",
+                &partition_key("shop", "shop.public.a", 3),
+                Some(value),
+            )
+            .unwrap();
+        progress
+            .apply(
+                "shop",
+                &partition_key("shop2", "shop2.public.a", 0),
+                Some(value),
+            )
+            .unwrap();
+        progress
+            .apply("shop", "shop2", Some(b"not even JSON"))
+            .unwrap();
         assert_eq!(progress.position.as_ref(), Some(&record));
-        let expected = (("shop.public.a".to_owned(), 3), Predecessor { epoch: 4, pseq: 17 });
-        assert_eq!(progress.partitions.into_iter().collect::<Vec<_>>(), [expected]);
+        let expected = (
+            ("shop.public.a".to_owned(), 3),
+            Predecessor { epoch: 4, pseq: 17 },
+        );
+        assert_eq!(
+            progress.partitions.into_iter().collect::<Vec<_>>(),
+            [expected]
+        );
     }
 
     #[test]
     fn malformed_record_of_this_source_is_an_error() {
-        assert!(Progress::default().apply("shop", "shop", Some(b"{}")).is_err());
+        assert!(
+            Progress::default()
+                .apply("shop", "shop", Some(b"{}"))
+                .is_err()
+        );
     }
 }

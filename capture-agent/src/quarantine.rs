@@ -77,8 +77,12 @@ pub async fn put(
     refused: &RefusedChange<'_>,
     row: RefusedRow<'_>,
 ) -> Result<Vec<u8>, AgentError> {
-    let key =
-        layout::source_quarantine(context.source_name(), refused.table, refused.topic, refused.position);
+    let key = layout::source_quarantine(
+        context.source_name(),
+        refused.table,
+        refused.topic,
+        refused.position,
+    );
     let encode_cell = |cell: &Cell<'_>| match cell {
         Cell::Null => None,
         Cell::Unavailable => Some(EncodedCell::Unavailable),
@@ -99,9 +103,15 @@ pub async fn put(
         cells,
         message,
     };
-    let encode = |source| AgentError::Document { key: key.clone(), source };
+    let encode = |source| AgentError::Document {
+        key: key.clone(),
+        source,
+    };
     let body = serde_json::to_vec(&document).map_err(encode)?;
-    let marker = serde_json::to_vec(&Marker { firn_quarantine: &key }).map_err(encode)?;
+    let marker = serde_json::to_vec(&Marker {
+        firn_quarantine: &key,
+    })
+    .map_err(encode)?;
     context.store.put(&key, Bytes::from(body)).await?;
     tracing::error!(
         table = refused.table,

@@ -88,51 +88,54 @@ impl RowWriter {
         lane: usize,
         change: RowChange<'_>,
     ) -> Result<Written, AgentError> {
-        let mut at = Place { context, outbox, transaction, shape, lane, written: Written::default() };
-        let Self { key, old_key, value } = self;
+        let mut at = Place {
+            context,
+            outbox,
+            transaction,
+            shape,
+            lane,
+            written: Written::default(),
+        };
+        let Self {
+            key,
+            old_key,
+            value,
+        } = self;
         match change {
             RowChange::Insert(new) => {
                 let keyed = shape.writer.write_key(key, new.cells());
-                let half: Half<'_, NoCells<'_>, _> =
-                    Half { operation: Operation::Create, before: None, after: Some(new.cells()), key };
+                let half: Half<'_, NoCells<'_>, _> = Half {
+                    operation: Operation::Create,
+                    before: None,
+                    after: Some(new.cells()),
+                    key,
+                };
                 at.half(keyed, value, half, new).await?;
             }
             RowChange::Delete(old) => {
                 let tuple = old.tuple();
                 let keyed = shape.writer.write_key(key, tuple.cells());
                 let before = Some((tuple.cells(), is_key_only(&old)));
-                let half: Half<'_, _, NoCells<'_>> =
-                    Half { operation: Operation::Delete, before, after: None, key };
+                let half: Half<'_, _, NoCells<'_>> = Half {
+                    operation: Operation::Delete,
+                    before,
+                    after: None,
+                    key,
+                };
                 at.half(keyed, value, half, tuple).await?;
             }
             RowChange::Update(None, new) => {
                 let keyed = shape.writer.write_key(key, new.cells());
-                let half: Half<'_, NoCells<'_>, _> =
-                    Half { operation: Operation::Update, before: None, after: Some(new.cells()), key };
+                let half: Half<'_, NoCells<'_>, _> = Half {
+                    operation: Operation::Update,
+                    before: None,
+                    after: Some(new.cells()),
+                    key,
+                };
                 at.half(keyed, value, half, new).await?;
             }
             RowChange::Update(Some(old), new) => {
-                let tuple = old.tuple();
-                let cells = filled(shape, &old, new);
-                let old_keyed = shape.writer.write_key(old_key, tuple.cells());
-                let keyed = shape.writer.write_key(key, cells.iter().copied());
-                let before = Some((tuple.cells(), is_key_only(&old)));
-                if old_keyed.is_err() || old_key == key {
-                    let half =
-                        Half { operation: Operation::Update, before, after: Some(cells.iter().copied()), key };
-                    at.half(keyed.and(old_keyed), value, half, new).await?;
-                } else {
-                    let half: Half<'_, _, NoCells<'_>> =
-                        Half { operation: Operation::Delete, before, after: None, key: old_key };
-                    at.half(old_keyed, value, half, tuple).await?;
-                    let half: Half<'_, NoCells<'_>, _> = Half {
-                        operation: Operation::Create,
-                        before: None,
-                        after: Some(cells.iter().copied()),
-                        key,
-                    };
-                    at.half(keyed, value, half, new).await?;
-                }
+                at.update_of(old, new, key, old_key, value).await?;
             }
         }
         Ok(at.written)
@@ -155,7 +158,11 @@ fn filled<'a>(shape: &Shape, old: &OldTuple<'a>, new: Tuple<'a>) -> Vec<Cell<'a>
         .zip(old_cells)
         .enumerate()
         .map(|(place, (now, before))| match (now, before) {
-            (Cell::Unavailable, Some(before)) if !key_only || shape.key_columns.contains(&place) => before,
+            (Cell::Unavailable, Some(before))
+                if !key_only || shape.key_columns.contains(&place) =>
+            {
+                before
+            }
             (now, _) => now,
         })
         .collect()
@@ -171,6 +178,46 @@ struct Place<'p> {
 }
 
 impl Place<'_> {
+    /// An UPDATE of which the source sent the old row too: of one key, or from one key to another.
+    async fn update_of(
+        &mut self,
+        old: OldTuple<'_>,
+        new: Tuple<'_>,
+        key: &mut Vec<u8>,
+        old_key: &mut Vec<u8>,
+        value: &mut Vec<u8>,
+    ) -> Result<(), AgentError> {
+        let (shape, tuple) = (self.shape, old.tuple());
+        let cells = filled(shape, &old, new);
+        let old_keyed = shape.writer.write_key(old_key, tuple.cells());
+        let keyed = shape.writer.write_key(key, cells.iter().copied());
+        let before = Some((tuple.cells(), is_key_only(&old)));
+        let after = Some(cells.iter().copied());
+        if old_keyed.is_err() || old_key == key {
+            let half = Half {
+                operation: Operation::Update,
+                before,
+                after,
+                key,
+            };
+            return self.half(keyed.and(old_keyed), value, half, new).await;
+        }
+        let half: Half<'_, _, NoCells<'_>> = Half {
+            operation: Operation::Delete,
+            before,
+            after: None,
+            key: old_key,
+        };
+        self.half(old_keyed, value, half, tuple).await?;
+        let half: Half<'_, NoCells<'_>, _> = Half {
+            operation: Operation::Create,
+            before: None,
+            after,
+            key,
+        };
+        self.half(keyed, value, half, new).await
+    }
+
     /// Counts an ordinal and writes one record for it, unless it was committed before.
     async fn half<'a, B, A>(
         &mut self,
@@ -206,21 +253,32 @@ impl Place<'_> {
                 .map(|()| keyed)
         });
         match written {
-            Ok(keyed) => self.record(position, keyed.then_some(half.key), value).await?,
+            Ok(keyed) => {
+                self.record(position, keyed.then_some(half.key), value)
+                    .await?
+            }
             Err(reason) => self.set_aside(position, operation, &reason, cells).await?,
         }
         self.outbox.change_done(commit_lsn, ordinal);
         Ok(())
     }
 
-    async fn record(&mut self, position: Position, key: Option<&[u8]>, value: &[u8]) -> Result<(), AgentError> {
+    async fn record(
+        &mut self,
+        position: Position,
+        key: Option<&[u8]>,
+        value: &[u8],
+    ) -> Result<(), AgentError> {
         let Some(lane) = self.outbox.lane(self.lane) else {
-            return Err(AgentError::StreamOrder { what: "a change for no topic" });
+            return Err(AgentError::StreamOrder {
+                what: "a change for no topic",
+            });
         };
         let partition = lane.registration.partition_map.partition_of(key);
         let mut key_buffer = Vec::new();
         let key = key.map(|key| self.shape.writer.record_key(key, &mut key_buffer));
-        let size_bytes = u64::try_from(value.len() + key.map_or(0, <[u8]>::len)).unwrap_or(u64::MAX);
+        let size_bytes =
+            u64::try_from(value.len() + key.map_or(0, <[u8]>::len)).unwrap_or(u64::MAX);
         let by_reference = size_bytes > self.context.config.limits.record_max_bytes;
         let reference = if by_reference {
             self.written.references += 1;
@@ -228,7 +286,11 @@ impl Place<'_> {
         } else {
             None
         };
-        let kind = if by_reference { RecordKind::Reference } else { RecordKind::Change };
+        let kind = if by_reference {
+            RecordKind::Reference
+        } else {
+            RecordKind::Change
+        };
         let record = LaneRecord {
             lane: self.lane,
             partition,
@@ -250,9 +312,14 @@ impl Place<'_> {
     ) -> Result<(), AgentError> {
         self.written.quarantined += 1;
         let Some(lane) = self.outbox.lane(self.lane) else {
-            return Err(AgentError::StreamOrder { what: "a change for no topic" });
+            return Err(AgentError::StreamOrder {
+                what: "a change for no topic",
+            });
         };
-        let table = format!("{}.{}", self.shape.schema.table_schema, self.shape.schema.table_name);
+        let table = format!(
+            "{}.{}",
+            self.shape.schema.table_schema, self.shape.schema.table_name
+        );
         let refused = RefusedChange {
             table: &table,
             topic: &lane.registration.topic,
@@ -269,9 +336,16 @@ impl Place<'_> {
 }
 
 /// Stores an envelope that is too large for the topic; gives the value of its reference record.
-async fn put_reference(context: &Context, topic: &str, envelope: &[u8]) -> Result<Vec<u8>, AgentError> {
+async fn put_reference(
+    context: &Context,
+    topic: &str,
+    envelope: &[u8],
+) -> Result<Vec<u8>, AgentError> {
     let key = layout::reference(context.source_name(), topic, &context.ids.next_id());
-    context.store.put(&key, bytes::Bytes::copy_from_slice(envelope)).await?;
+    context
+        .store
+        .put(&key, bytes::Bytes::copy_from_slice(envelope))
+        .await?;
     failpoint::hit(failpoints::AFTER_REFERENCE_PUT);
     let reference = Reference {
         firn_reference: key.clone(),

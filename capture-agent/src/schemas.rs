@@ -30,7 +30,11 @@ impl SchemaBook {
     ///
     /// # Errors
     /// [`AgentError::Objects`], [`AgentError::Document`].
-    pub async fn load(store: &dyn ObjectStore, source_name: &str, topic: &str) -> Result<Self, AgentError> {
+    pub async fn load(
+        store: &dyn ObjectStore,
+        source_name: &str,
+        topic: &str,
+    ) -> Result<Self, AgentError> {
         let mut documents = Vec::new();
         // Numbers are dense: reading on until one is missing needs no listing.
         for version in 1.. {
@@ -40,13 +44,20 @@ impl SchemaBook {
                 None => break,
             }
         }
-        Ok(Self { source_name: source_name.to_owned(), topic: topic.to_owned(), documents })
+        Ok(Self {
+            source_name: source_name.to_owned(),
+            topic: topic.to_owned(),
+            documents,
+        })
     }
 
     /// The document that holds at `position`.
     #[must_use]
     pub fn at(&self, position: Position) -> Option<&SourceSchema> {
-        self.documents.iter().rev().find(|document| document.position <= position)
+        self.documents
+            .iter()
+            .rev()
+            .find(|document| document.position <= position)
     }
 
     /// The document for a shape first seen at `position`, published if it is new.
@@ -69,7 +80,9 @@ impl SchemaBook {
                 if let Some(last) = self.documents.last() {
                     return Ok(last.clone());
                 }
-                return Err(AgentError::StreamOrder { what: "a table without a shape" });
+                return Err(AgentError::StreamOrder {
+                    what: "a table without a shape",
+                });
             };
             let key = layout::schema_document(&self.source_name, &self.topic, next.version);
             let adopted = match objects::create(store, &key, &next).await? {
@@ -93,13 +106,17 @@ impl SchemaBook {
 /// Whether a document's live columns are what is observed. Identities count only where they were read, not concluded.
 fn describes(document: &SourceSchema, observed: &ObservedTable) -> bool {
     document.columns.len() == observed.columns.len()
-        && document.columns.iter().zip(&observed.columns).all(|(held, now)| {
-            held.name == now.name
-                && held.column_type == now.column_type
-                && held.source_type == now.source_type
-                && held.key == now.key
-                && (held.id == now.id || observed.inferred || document.inferred)
-        })
+        && document
+            .columns
+            .iter()
+            .zip(&observed.columns)
+            .all(|(held, now)| {
+                held.name == now.name
+                    && held.column_type == now.column_type
+                    && held.source_type == now.source_type
+                    && held.key == now.key
+                    && (held.id == now.id || observed.inferred || document.inferred)
+            })
 }
 
 #[cfg(test)]
@@ -111,13 +128,16 @@ mod tests {
     use super::*;
 
     fn table(names: &[&str]) -> ObservedTable {
-        let columns = names.iter().enumerate().map(|(index, name)| ObservedColumn {
-            id: i32::try_from(index).unwrap() + 1,
-            name: (*name).to_owned(),
-            column_type: ColumnType::Long,
-            source_type: "bigint".to_owned(),
-            key: index == 0,
-        });
+        let columns = names
+            .iter()
+            .enumerate()
+            .map(|(index, name)| ObservedColumn {
+                id: i32::try_from(index).unwrap() + 1,
+                name: (*name).to_owned(),
+                column_type: ColumnType::Long,
+                source_type: "bigint".to_owned(),
+                key: index == 0,
+            });
         ObservedTable {
             table_schema: "public".to_owned(),
             table_name: "t".to_owned(),
@@ -131,21 +151,65 @@ mod tests {
     }
 
     async fn book(store: &MemoryStore) -> SchemaBook {
-        SchemaBook::load(store, "shop", "shop.public.t").await.unwrap()
+        SchemaBook::load(store, "shop", "shop.public.t")
+            .await
+            .unwrap()
     }
 
     #[tokio::test]
     async fn replay_meets_the_documents_it_published() {
         let store = MemoryStore::new("lake");
         let mut first = book(&store).await;
-        assert_eq!(first.resolve(&store, &table(&["id"]), at(1)).await.unwrap().version, 1);
-        assert_eq!(first.resolve(&store, &table(&["id", "a"]), at(5)).await.unwrap().version, 2);
-        assert_eq!(first.resolve(&store, &table(&["id", "b"]), at(9)).await.unwrap().version, 3);
+        assert_eq!(
+            first
+                .resolve(&store, &table(&["id"]), at(1))
+                .await
+                .unwrap()
+                .version,
+            1
+        );
+        assert_eq!(
+            first
+                .resolve(&store, &table(&["id", "a"]), at(5))
+                .await
+                .unwrap()
+                .version,
+            2
+        );
+        assert_eq!(
+            first
+                .resolve(&store, &table(&["id", "b"]), at(9))
+                .await
+                .unwrap()
+                .version,
+            3
+        );
         // The next session begins before the second change of shape.
         let mut again = book(&store).await;
-        assert_eq!(again.resolve(&store, &table(&["id", "a"]), at(6)).await.unwrap().version, 2);
-        assert_eq!(again.resolve(&store, &table(&["id", "b"]), at(9)).await.unwrap().version, 3);
-        assert_eq!(again.resolve(&store, &table(&["id", "b"]), at(20)).await.unwrap().version, 3);
+        assert_eq!(
+            again
+                .resolve(&store, &table(&["id", "a"]), at(6))
+                .await
+                .unwrap()
+                .version,
+            2
+        );
+        assert_eq!(
+            again
+                .resolve(&store, &table(&["id", "b"]), at(9))
+                .await
+                .unwrap()
+                .version,
+            3
+        );
+        assert_eq!(
+            again
+                .resolve(&store, &table(&["id", "b"]), at(20))
+                .await
+                .unwrap()
+                .version,
+            3
+        );
         assert_eq!(book(&store).await.documents.len(), 3);
     }
 
@@ -155,10 +219,20 @@ mod tests {
         let mut mine = book(&store).await;
         mine.resolve(&store, &table(&["id"]), at(1)).await.unwrap();
         let mut theirs = book(&store).await;
-        theirs.resolve(&store, &table(&["id", "x"]), at(4)).await.unwrap();
-        let next = mine.resolve(&store, &table(&["id", "a"]), at(5)).await.unwrap();
+        theirs
+            .resolve(&store, &table(&["id", "x"]), at(4))
+            .await
+            .unwrap();
+        let next = mine
+            .resolve(&store, &table(&["id", "a"]), at(5))
+            .await
+            .unwrap();
         assert_eq!(next.version, 3);
-        let same = book(&store).await.resolve(&store, &table(&["id", "a"]), at(5)).await.unwrap();
+        let same = book(&store)
+            .await
+            .resolve(&store, &table(&["id", "a"]), at(5))
+            .await
+            .unwrap();
         assert_eq!(same, next);
     }
 }

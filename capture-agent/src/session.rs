@@ -50,9 +50,20 @@ pub async fn run(context: &Context) -> Result<Ended, AgentError> {
         }
     };
     let outbox = found.outbox(context, producer);
-    let mut starting = Starting { context, found, outbox, tables: Tables::default(), lines: Vec::new() };
+    let mut starting = Starting {
+        context,
+        found,
+        outbox,
+        tables: Tables::default(),
+        lines: Vec::new(),
+    };
     let started = starting.start().await;
-    let Starting { outbox, tables, found, .. } = starting;
+    let Starting {
+        outbox,
+        tables,
+        found,
+        ..
+    } = starting;
     let (replication, events, start) = match started {
         Ok(Some(started)) => started,
         Ok(None) => {
@@ -73,8 +84,14 @@ pub async fn run(context: &Context) -> Result<Ended, AgentError> {
     };
     tracing::info!(epoch = found.epoch, from = %start.start_lsn, "streaming");
     let context = context.clone();
-    let mut capture =
-        Capture { context, outbox, tables, events, catalog: found.catalog, epoch: found.epoch };
+    let mut capture = Capture {
+        context,
+        outbox,
+        tables,
+        events,
+        catalog: found.catalog,
+        epoch: found.epoch,
+    };
     let ended = capture.run(stream).await;
     capture.outbox.abandon().await;
     ended
@@ -97,11 +114,20 @@ impl Found {
         let config = &context.config;
         let source_name = context.source_name();
         let store = context.store.as_ref();
-        let epoch = epoch::claim_epoch(store, context.clock.as_ref(), context.ids.as_ref(), source_name).await?;
+        let epoch = epoch::claim_epoch(
+            store,
+            context.clock.as_ref(),
+            context.ids.as_ref(),
+            source_name,
+        )
+        .await?;
         failpoint::hit(failpoints::AFTER_EPOCH_CLAIM);
         context.status.update(|snapshot| snapshot.epoch = epoch);
         let progress_topic = naming::progress_topic_name(source_name);
-        Topics::open(context).await?.ensure_progress(&progress_topic).await?;
+        Topics::open(context)
+            .await?
+            .ensure_progress(&progress_topic)
+            .await?;
         let progress = Progress::load(config, &progress_topic).await?;
 
         let options = connect_options(config);
@@ -114,7 +140,10 @@ impl Found {
         let state = catalog.slot_state(&config.source.slot).await?;
         let mark = slot::read_mark(store, source_name).await?;
         let manifest_exists = match &mark {
-            Some(mark) => store.get(&layout::copy_manifest(source_name, mark.copy_id)).await?.is_some(),
+            Some(mark) => store
+                .get(&layout::copy_manifest(source_name, mark.copy_id))
+                .await?
+                .is_some(),
             None => false,
         };
         let plan = Known {
@@ -130,13 +159,25 @@ impl Found {
         .plan()?;
         tracing::info!(epoch, ?plan, "session begins");
         let replication = Some(replication);
-        Ok(Self { epoch, progress, progress_topic, identity, replication, catalog, mark, plan })
+        Ok(Self {
+            epoch,
+            progress,
+            progress_topic,
+            identity,
+            replication,
+            catalog,
+            mark,
+            plan,
+        })
     }
 
     /// The outbox of the session; where it stands is corrected once a copy has its position.
     fn outbox(&self, context: &Context, producer: Producer) -> Outbox {
         let start = match &self.progress.position {
-            Some(position) => PositionRecord { epoch: self.epoch, ..position.clone() },
+            Some(position) => PositionRecord {
+                epoch: self.epoch,
+                ..position.clone()
+            },
             None => PositionRecord {
                 system_id: self.identity.system_id.clone(),
                 timeline: self.identity.timeline,
@@ -149,8 +190,14 @@ impl Found {
             },
         };
         let limits = context.config.limits.clone();
-        Outbox::new(producer, context.source_name(), &self.progress_topic, limits, start)
-            .with_inline_schema(context.config.envelope.inline_schema)
+        Outbox::new(
+            producer,
+            context.source_name(),
+            &self.progress_topic,
+            limits,
+            start,
+        )
+        .with_inline_schema(context.config.envelope.inline_schema)
     }
 }
 
@@ -202,9 +249,12 @@ impl Starting<'_> {
                 let names = self.captured_names().await?;
                 self.open_topics(&names).await?;
                 let key = layout::copy_manifest(self.context.source_name(), copy_id);
-                let manifest: Option<CopyManifest> = objects::read(self.context.store.as_ref(), &key).await?;
+                let manifest: Option<CopyManifest> =
+                    objects::read(self.context.store.as_ref(), &key).await?;
                 let Some(manifest) = manifest else {
-                    return Err(AgentError::StreamOrder { what: "a copy manifest that went away" });
+                    return Err(AgentError::StreamOrder {
+                        what: "a copy manifest that went away",
+                    });
                 };
                 self.announce(&manifest, &names).await?;
             }
@@ -215,7 +265,9 @@ impl Starting<'_> {
             }
         }
         let Some(replication) = self.found.replication.take() else {
-            return Err(AgentError::StreamOrder { what: "a session without a connection" });
+            return Err(AgentError::StreamOrder {
+                what: "a session without a connection",
+            });
         };
         let events = self.events().await?;
         let reached = self.outbox.reached();
@@ -242,7 +294,9 @@ impl Starting<'_> {
         }
         let found = self.found.catalog.tables(&request.tables).await?;
         let names: Vec<CapturedName> = found.iter().map(captured_name).collect();
-        context.status.update(|snapshot| snapshot.state = AgentState::Copying);
+        context
+            .status
+            .update(|snapshot| snapshot.state = AgentState::Copying);
         self.open_topics(&names).await?;
         let mark = SlotMark {
             state: SlotState::Copying,
@@ -255,10 +309,18 @@ impl Starting<'_> {
         slot::write_mark(context.store.as_ref(), context.source_name(), &mark).await?;
         let tables: Vec<_> = names.iter().map(CapturedName::table).collect();
         let publication = &config.source.publication;
-        self.found.catalog.ensure_publication(publication, &tables).await?;
-        let Some(replication) = self.found.replication.as_mut() else { return Ok(false) };
+        self.found
+            .catalog
+            .ensure_publication(publication, &tables)
+            .await?;
+        let Some(replication) = self.found.replication.as_mut() else {
+            return Ok(false);
+        };
         if drop_slot {
-            tracing::warn!(slot = config.source.slot, "the slot of an abandoned copy is dropped");
+            tracing::warn!(
+                slot = config.source.slot,
+                "the slot of an abandoned copy is dropped"
+            );
             replication.drop_slot(&config.source.slot).await?;
         }
         let created = replication.create_slot(&config.source.slot).await?;
@@ -271,9 +333,18 @@ impl Starting<'_> {
             snapshot: created.snapshot,
         };
         let options = connect_options(config);
-        let copied =
-            copy::copy_tables(context, &options, &plan, &mut self.tables, &self.outbox, &names).await?;
-        let Some(announcements) = copied else { return Ok(false) };
+        let copied = copy::copy_tables(
+            context,
+            &options,
+            &plan,
+            &mut self.tables,
+            &self.outbox,
+            &names,
+        )
+        .await?;
+        let Some(announcements) = copied else {
+            return Ok(false);
+        };
         let manifest = CopyManifest {
             copy_id,
             copy_lsn: plan.copy_lsn,
@@ -283,7 +354,9 @@ impl Starting<'_> {
         };
         let key = layout::copy_manifest(context.source_name(), copy_id);
         // Create-only: were one there, it would be the one to announce, and the next session finds it.
-        if let objects::Creation::Other(_) = objects::create(context.store.as_ref(), &key, &manifest).await? {
+        if let objects::Creation::Other(_) =
+            objects::create(context.store.as_ref(), &key, &manifest).await?
+        {
             return Err(AgentError::ObjectUnknown { key });
         }
         failpoint::hit(failpoints::AFTER_COPY_MANIFEST_PUT);
@@ -292,7 +365,11 @@ impl Starting<'_> {
     }
 
     /// The atomic end of a copy: all announcements and the first position, in one Kafka transaction.
-    async fn announce(&mut self, manifest: &CopyManifest, names: &[CapturedName]) -> Result<(), AgentError> {
+    async fn announce(
+        &mut self,
+        manifest: &CopyManifest,
+        names: &[CapturedName],
+    ) -> Result<(), AgentError> {
         let start = PositionRecord {
             system_id: manifest.system_id.clone(),
             timeline: manifest.timeline,
@@ -310,7 +387,11 @@ impl Starting<'_> {
         failpoint::hit(failpoints::BEFORE_ANNOUNCEMENT_COMMIT);
         self.outbox.commit().await?;
         failpoint::hit(failpoints::AFTER_ANNOUNCEMENT_COMMIT);
-        tracing::info!(copy_id = manifest.copy_id, announcements = manifest.announcements.len(), "copy announced");
+        tracing::info!(
+            copy_id = manifest.copy_id,
+            announcements = manifest.announcements.len(),
+            "copy announced"
+        );
         self.mark_streaming(names).await
     }
 
@@ -325,7 +406,12 @@ impl Starting<'_> {
         if self.found.mark.as_ref() == Some(&mark) {
             return Ok(());
         }
-        slot::write_mark(self.context.store.as_ref(), self.context.source_name(), &mark).await
+        slot::write_mark(
+            self.context.store.as_ref(),
+            self.context.source_name(),
+            &mark,
+        )
+        .await
     }
 
     /// The tables that the first copy took in; without a mark, those of the publication.
@@ -336,8 +422,12 @@ impl Starting<'_> {
             Some(mark) => mark.tables.clone(),
             None => {
                 let publication = self.found.catalog.publication(&request.publication).await?;
-                let published = publication.map(|publication| publication.tables).unwrap_or_default();
-                let published = matching.iter().filter(|table| published.contains(&table.name));
+                let published = publication
+                    .map(|publication| publication.tables)
+                    .unwrap_or_default();
+                let published = matching
+                    .iter()
+                    .filter(|table| published.contains(&table.name));
                 published.map(captured_name).collect()
             }
         };
@@ -353,7 +443,9 @@ impl Starting<'_> {
                  second agent with its own source.name, slot and publication"
             );
         }
-        self.context.status.update(|snapshot| snapshot.not_captured = late);
+        self.context
+            .status
+            .update(|snapshot| snapshot.not_captured = late);
         Ok(names)
     }
 
@@ -367,7 +459,10 @@ impl Starting<'_> {
                 tracing::warn!(table = %name.table(), "a captured table was dropped at the source");
                 continue;
             };
-            if !state.as_ref().is_some_and(|state| state.wide || state.tables.contains(&table.name)) {
+            if !state
+                .as_ref()
+                .is_some_and(|state| state.wide || state.tables.contains(&table.name))
+            {
                 problems.push(format!(
                     "table {}: it is no longer in publication {publication}, so its changes since then are not in the stream; \
                      make its lake table anew (docs/operations.md), then ALTER PUBLICATION \"{publication}\" ADD TABLE ONLY {}",
@@ -381,7 +476,11 @@ impl Starting<'_> {
                 "publication {publication}: it has row filters, column lists or leaves operations out, so changes are missing"
             ));
         }
-        if problems.is_empty() { Ok(()) } else { Err(AgentError::Preflight(problems)) }
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(AgentError::Preflight(problems))
+        }
     }
 
     /// Topics, registrations and lanes of all tables, and of the pseudo table `firn.events` last.
@@ -392,7 +491,9 @@ impl Starting<'_> {
             let registration = topics.ensure(&request).await?;
             let topic = registration.topic.clone();
             let lane = self.add_lane(registration);
-            self.tables.add(self.context, name.clone(), lane, &topic).await?;
+            self.tables
+                .add(self.context, name.clone(), lane, &topic)
+                .await?;
             let version = self.tables.version_at(name.oid, self.outbox.position());
             if let Some(line) = self.lines.get_mut(lane) {
                 line.schema_version = version;
@@ -407,7 +508,10 @@ impl Starting<'_> {
         self.context.status.update(|snapshot| {
             for mut line in lines {
                 // Counters belong to the process, not to the session.
-                let before = snapshot.tables.iter().position(|before| before.topic == line.topic);
+                let before = snapshot
+                    .tables
+                    .iter()
+                    .position(|before| before.topic == line.topic);
                 if let Some(before) = before {
                     let before = snapshot.tables.swap_remove(before);
                     line.records = before.records;
@@ -417,7 +521,10 @@ impl Starting<'_> {
                 self.lines.push(line);
             }
             snapshot.tables = std::mem::take(&mut self.lines);
-            snapshot.slot = SlotStatus { slot, ..snapshot.slot.clone() };
+            snapshot.slot = SlotStatus {
+                slot,
+                ..snapshot.slot.clone()
+            };
         });
         Ok(())
     }
@@ -437,17 +544,24 @@ impl Starting<'_> {
         let source_name = self.context.source_name();
         let topic = naming::topic_name(source_name, naming::EVENTS_SCHEMA, naming::EVENTS_TABLE);
         let Some(lane) = self.outbox.lane_of(&topic) else {
-            return Err(AgentError::StreamOrder { what: "no topic for events" });
+            return Err(AgentError::StreamOrder {
+                what: "no topic for events",
+            });
         };
         let store = self.context.store.as_ref();
         let mut book = crate::schemas::SchemaBook::load(store, source_name, &topic).await?;
-        let schema = book.resolve(store, &events_shape(), self.outbox.position()).await?;
+        let schema = book
+            .resolve(store, &events_shape(), self.outbox.position())
+            .await?;
         self.context.status.update(|snapshot| {
             if let Some(line) = snapshot.tables.get_mut(lane) {
                 line.schema_version = schema.version;
             }
         });
-        Ok(Events { lane, shape: Shape::new(schema, &self.context.config, &topic) })
+        Ok(Events {
+            lane,
+            shape: Shape::new(schema, &self.context.config, &topic),
+        })
     }
 }
 
@@ -469,8 +583,17 @@ pub fn topic_request(context: &Context, table_schema: &str, table_name: &str) ->
         table_schema: table_schema.to_owned(),
         table_name: table_name.to_owned(),
         topic: naming::topic_name(&config.source.name, table_schema, table_name),
-        lake_table: of_table.name.unwrap_or_else(|| naming::lake_table_name(table_schema, table_name)),
-        partitions: config.topics.tables.get(&name).copied().unwrap_or(config.topics.partitions),
-        freshness_seconds: of_table.freshness_seconds.unwrap_or(config.lake.freshness_seconds),
+        lake_table: of_table
+            .name
+            .unwrap_or_else(|| naming::lake_table_name(table_schema, table_name)),
+        partitions: config
+            .topics
+            .tables
+            .get(&name)
+            .copied()
+            .unwrap_or(config.topics.partitions),
+        freshness_seconds: of_table
+            .freshness_seconds
+            .unwrap_or(config.lake.freshness_seconds),
     }
 }

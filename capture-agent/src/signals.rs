@@ -7,7 +7,10 @@ use tokio::sync::watch;
 #[must_use]
 pub fn listen() -> watch::Receiver<bool> {
     let (sender, receiver) = watch::channel(false);
-    let (terminate, interrupt) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    let (terminate, interrupt) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    );
     let (Ok(mut terminate), Ok(mut interrupt)) = (terminate, interrupt) else {
         tracing::warn!("signals cannot be listened to: the agent ends without order");
         // The sender must live, or its end would be the signal.

@@ -105,17 +105,36 @@ impl Known<'_> {
         match (self.mark, self.position) {
             (_, Some(position)) if self.slot_exists => Ok(Plan::Resume(position.clone())),
             (_, Some(position)) => Err(self.slot_gone(position.end_lsn.to_string())),
-            (None, None) if self.slot_exists => {
-                Err(AgentError::ForeignSlot { slot: self.slot.to_owned() })
-            }
-            (None, None) => Ok(Plan::Copy { copy_id: 1, drop_slot: false }),
-            (Some(SlotMark { state: SlotState::Streaming, .. }), None) => Err(AgentError::ProgressLost {
+            (None, None) if self.slot_exists => Err(AgentError::ForeignSlot {
+                slot: self.slot.to_owned(),
+            }),
+            (None, None) => Ok(Plan::Copy {
+                copy_id: 1,
+                drop_slot: false,
+            }),
+            (
+                Some(SlotMark {
+                    state: SlotState::Streaming,
+                    ..
+                }),
+                None,
+            ) => Err(AgentError::ProgressLost {
                 source_name: self.source_name.to_owned(),
                 topic: self.progress_topic.to_owned(),
             }),
-            (Some(SlotMark { state: SlotState::Copying, copy_id, slot, .. }), None) => {
+            (
+                Some(SlotMark {
+                    state: SlotState::Copying,
+                    copy_id,
+                    slot,
+                    ..
+                }),
+                None,
+            ) => {
                 if self.slot_exists && slot != self.slot {
-                    return Err(AgentError::ForeignSlot { slot: self.slot.to_owned() });
+                    return Err(AgentError::ForeignSlot {
+                        slot: self.slot.to_owned(),
+                    });
                 }
                 if self.manifest_exists {
                     return if self.slot_exists {
@@ -124,7 +143,10 @@ impl Known<'_> {
                         Err(self.slot_gone(format!("copy {copy_id}")))
                     };
                 }
-                Ok(Plan::Copy { copy_id: copy_id + 1, drop_slot: self.slot_exists })
+                Ok(Plan::Copy {
+                    copy_id: copy_id + 1,
+                    drop_slot: self.slot_exists,
+                })
             }
         }
     }
@@ -143,7 +165,10 @@ impl Known<'_> {
 ///
 /// # Errors
 /// [`AgentError::Objects`], [`AgentError::Document`].
-pub async fn read_mark(store: &dyn ObjectStore, source_name: &str) -> Result<Option<SlotMark>, AgentError> {
+pub async fn read_mark(
+    store: &dyn ObjectStore,
+    source_name: &str,
+) -> Result<Option<SlotMark>, AgentError> {
     objects::read(store, &layout::slot_mark(source_name)).await
 }
 
@@ -166,7 +191,13 @@ mod tests {
     use super::*;
 
     fn mark(state: SlotState) -> SlotMark {
-        SlotMark { state, slot: "firn_shop".to_owned(), copy_id: 3, system_id: "7".to_owned(), tables: Vec::new() }
+        SlotMark {
+            state,
+            slot: "firn_shop".to_owned(),
+            copy_id: 3,
+            system_id: "7".to_owned(),
+            tables: Vec::new(),
+        }
     }
 
     fn position() -> PositionRecord {
@@ -210,23 +241,53 @@ mod tests {
 
     #[test]
     fn new_source_is_copied_and_a_foreign_slot_is_left_alone() {
-        assert_eq!(plan(None, None, false).unwrap(), Plan::Copy { copy_id: 1, drop_slot: false });
-        assert!(matches!(plan(None, None, true), Err(AgentError::ForeignSlot { .. })));
-        let renamed = SlotMark { slot: "other".to_owned(), ..mark(SlotState::Copying) };
-        assert!(matches!(plan(Some(&renamed), None, true), Err(AgentError::ForeignSlot { .. })));
+        assert_eq!(
+            plan(None, None, false).unwrap(),
+            Plan::Copy {
+                copy_id: 1,
+                drop_slot: false
+            }
+        );
+        assert!(matches!(
+            plan(None, None, true),
+            Err(AgentError::ForeignSlot { .. })
+        ));
+        let renamed = SlotMark {
+            slot: "other".to_owned(),
+            ..mark(SlotState::Copying)
+        };
+        assert!(matches!(
+            plan(Some(&renamed), None, true),
+            Err(AgentError::ForeignSlot { .. })
+        ));
     }
 
     #[test]
     fn crash_during_the_copy_begins_a_new_one() {
         let copying = mark(SlotState::Copying);
-        assert_eq!(plan(Some(&copying), None, true).unwrap(), Plan::Copy { copy_id: 4, drop_slot: true });
-        assert_eq!(plan(Some(&copying), None, false).unwrap(), Plan::Copy { copy_id: 4, drop_slot: false });
+        assert_eq!(
+            plan(Some(&copying), None, true).unwrap(),
+            Plan::Copy {
+                copy_id: 4,
+                drop_slot: true
+            }
+        );
+        assert_eq!(
+            plan(Some(&copying), None, false).unwrap(),
+            Plan::Copy {
+                copy_id: 4,
+                drop_slot: false
+            }
+        );
     }
 
     #[test]
     fn complete_copy_is_announced_as_it_stands() {
         let copying = mark(SlotState::Copying);
-        assert_eq!(plan_with(Some(&copying), None, true, true).unwrap(), Plan::Announce { copy_id: 3 });
+        assert_eq!(
+            plan_with(Some(&copying), None, true, true).unwrap(),
+            Plan::Announce { copy_id: 3 }
+        );
         let gone = plan_with(Some(&copying), None, true, false).unwrap_err();
         assert!(matches!(gone, AgentError::SlotGone { .. }), "{gone}");
     }
@@ -236,7 +297,10 @@ mod tests {
         let (copying, streaming) = (mark(SlotState::Copying), mark(SlotState::Streaming));
         let position = position();
         for mark in [None, Some(&copying), Some(&streaming)] {
-            assert_eq!(plan(mark, Some(&position), true).unwrap(), Plan::Resume(position.clone()));
+            assert_eq!(
+                plan(mark, Some(&position), true).unwrap(),
+                Plan::Resume(position.clone())
+            );
         }
     }
 
@@ -245,7 +309,10 @@ mod tests {
         let streaming = mark(SlotState::Streaming);
         let position = position();
         let gone = plan(Some(&streaming), Some(&position), false).unwrap_err();
-        assert!(gone.to_string().contains("control/agent/shop/slot.json"), "{gone}");
+        assert!(
+            gone.to_string().contains("control/agent/shop/slot.json"),
+            "{gone}"
+        );
         for slot_exists in [true, false] {
             let lost = plan(Some(&streaming), None, slot_exists).unwrap_err();
             assert!(matches!(lost, AgentError::ProgressLost { .. }), "{lost}");

@@ -34,8 +34,14 @@ pub enum AgentState {
 
 impl AgentState {
     /// All states, for a metric per state.
-    pub const ALL: [Self; 6] =
-        [Self::Starting, Self::Copying, Self::Streaming, Self::Waiting, Self::Stopping, Self::Halted];
+    pub const ALL: [Self; 6] = [
+        Self::Starting,
+        Self::Copying,
+        Self::Streaming,
+        Self::Waiting,
+        Self::Stopping,
+        Self::Halted,
+    ];
 
     /// The word for it.
     #[must_use]
@@ -151,14 +157,23 @@ impl Snapshot {
     /// Bytes of the source log that are not yet durable downstream.
     #[must_use]
     pub fn lag_bytes(&self) -> u64 {
-        self.slot.current_wal_lsn.0.saturating_sub(self.acknowledged.max(self.slot.confirmed_flush_lsn).0)
+        self.slot
+            .current_wal_lsn
+            .0
+            .saturating_sub(self.acknowledged.max(self.slot.confirmed_flush_lsn).0)
     }
 
     /// Age of the last committed source transaction when it was committed: how far behind the topics are.
     #[must_use]
     pub fn lag_seconds(&self, now_ms: i64) -> f64 {
-        let Some(source_us) = self.committed_source_us else { return 0.0 };
-        let until_ms = if self.busy { now_ms } else { self.committed_ms.unwrap_or(now_ms) };
+        let Some(source_us) = self.committed_source_us else {
+            return 0.0;
+        };
+        let until_ms = if self.busy {
+            now_ms
+        } else {
+            self.committed_ms.unwrap_or(now_ms)
+        };
         let lag_ms = until_ms.saturating_sub(source_us / 1000).max(0);
         lossy(u64::try_from(lag_ms).unwrap_or(0)) / 1000.0
     }
@@ -166,20 +181,32 @@ impl Snapshot {
     /// Records per second over the last ten seconds.
     #[must_use]
     pub fn records_per_second(&self, now_ms: i64) -> f64 {
-        let Some((since_ms, records)) =
-            self.samples.iter().find(|(at_ms, _)| now_ms - at_ms <= RATE_WINDOW_MS).copied()
+        let Some((since_ms, records)) = self
+            .samples
+            .iter()
+            .find(|(at_ms, _)| now_ms - at_ms <= RATE_WINDOW_MS)
+            .copied()
         else {
             return 0.0;
         };
-        let elapsed_ms = u64::try_from(now_ms.saturating_sub(since_ms)).unwrap_or(0).max(1000);
+        let elapsed_ms = u64::try_from(now_ms.saturating_sub(since_ms))
+            .unwrap_or(0)
+            .max(1000);
         lossy(self.totals.records.saturating_sub(records)) * 1000.0 / lossy(elapsed_ms)
     }
 
     /// Seconds until the slot is in danger if nothing more is acknowledged; `None` if it is not foreseeable.
     #[must_use]
     pub fn seconds_until_slot_is_lost(&self) -> Option<f64> {
-        let (safe, rate) = (self.slot.safe_wal_size_bytes?, self.slot.wal_bytes_per_second?);
-        if rate <= 0.0 { None } else { Some(lossy(u64::try_from(safe).unwrap_or(0)) / rate) }
+        let (safe, rate) = (
+            self.slot.safe_wal_size_bytes?,
+            self.slot.wal_bytes_per_second?,
+        );
+        if rate <= 0.0 {
+            None
+        } else {
+            Some(lossy(u64::try_from(safe).unwrap_or(0)) / rate)
+        }
     }
 }
 
@@ -198,7 +225,10 @@ impl Status {
     /// Of a process that begins now.
     #[must_use]
     pub fn new(started_ms: i64) -> Self {
-        Self(Mutex::new(Snapshot { started_ms, ..Snapshot::default() }))
+        Self(Mutex::new(Snapshot {
+            started_ms,
+            ..Snapshot::default()
+        }))
     }
 
     /// A copy of it.
@@ -226,11 +256,19 @@ impl Status {
         snapshot.totals.bytes += bytes;
         snapshot.totals.transactions += 1;
         snapshot.committed_ms = Some(now_ms);
-        while snapshot.samples.front().is_some_and(|(at_ms, _)| now_ms - at_ms > RATE_WINDOW_MS) {
+        while snapshot
+            .samples
+            .front()
+            .is_some_and(|(at_ms, _)| now_ms - at_ms > RATE_WINDOW_MS)
+        {
             snapshot.samples.pop_front();
         }
         // At most one sample a quarter of a second.
-        if snapshot.samples.back().is_none_or(|(at_ms, _)| now_ms - at_ms >= 250) {
+        if snapshot
+            .samples
+            .back()
+            .is_none_or(|(at_ms, _)| now_ms - at_ms >= 250)
+        {
             snapshot.samples.push_back((now_ms, before));
         }
     }

@@ -57,7 +57,11 @@ async fn supervise(context: &Context) -> Result<(), AgentError> {
         if began.elapsed() >= HEALTHY_AFTER {
             pause = PAUSE_MIN;
         }
-        tracing::warn!(error = words, pause_ms = pause.as_millis(), "session ended; another one follows");
+        tracing::warn!(
+            error = words,
+            pause_ms = pause.as_millis(),
+            "session ended; another one follows"
+        );
         context.status.update(|snapshot| {
             snapshot.state = AgentState::Waiting;
             snapshot.last_error = Some(words);

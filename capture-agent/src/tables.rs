@@ -71,9 +71,18 @@ impl Shape {
         if config.envelope.inline_schema {
             writer = writer.with_inline_schema(&schema, topic);
         }
-        let key_columns =
-            schema.columns.iter().enumerate().filter(|(_, column)| column.key).map(|(place, _)| place).collect();
-        Self { schema, writer, key_columns }
+        let key_columns = schema
+            .columns
+            .iter()
+            .enumerate()
+            .filter(|(_, column)| column.key)
+            .map(|(place, _)| place)
+            .collect();
+        Self {
+            schema,
+            writer,
+            key_columns,
+        }
     }
 }
 
@@ -103,15 +112,26 @@ impl Tables {
         let book = SchemaBook::load(context.store.as_ref(), context.source_name(), topic).await?;
         self.by_oid.insert(name.oid, self.tables.len());
         let topic = topic.to_owned();
-        self.tables.push(CapturedTable { name, lane, topic, book, current: None });
+        self.tables.push(CapturedTable {
+            name,
+            lane,
+            topic,
+            book,
+            current: None,
+        });
         Ok(())
     }
 
     /// Version of the document of a table that holds at `position`; 0 if there is none.
     #[must_use]
     pub fn version_at(&self, oid: u32, position: Position) -> u32 {
-        let table = self.by_oid.get(&oid).and_then(|index| self.tables.get(*index));
-        table.and_then(|table| table.book.at(position)).map_or(0, |document| document.version)
+        let table = self
+            .by_oid
+            .get(&oid)
+            .and_then(|index| self.tables.get(*index));
+        table
+            .and_then(|table| table.book.at(position))
+            .map_or(0, |document| document.version)
     }
 
     /// The captured table of this number.
@@ -145,7 +165,10 @@ impl Tables {
         let Some(table) = index.and_then(|index| self.tables.get_mut(index)) else {
             let name = format!("{}.{}", message.schema, message.table);
             if self.passed_over.insert(message.oid, name.clone()).as_ref() != Some(&name) {
-                tracing::warn!(table = name, "changes of a table that is not captured are passed over");
+                tracing::warn!(
+                    table = name,
+                    "changes of a table that is not captured are passed over"
+                );
             }
             return Ok(None);
         };
@@ -167,7 +190,9 @@ impl Tables {
         position: Position,
     ) -> Result<Option<(&Shape, usize)>, AgentError> {
         let index = self.by_oid.get(&oid).copied();
-        let Some(table) = index.and_then(|index| self.tables.get_mut(index)) else { return Ok(None) };
+        let Some(table) = index.and_then(|index| self.tables.get_mut(index)) else {
+            return Ok(None);
+        };
         table.observe(context, observed, position).await?;
         Ok(table.current.as_ref().map(|shape| (shape, table.lane)))
     }
@@ -189,9 +214,16 @@ impl CapturedTable {
         // The document keeps the name under which the table was taken in: topic and lake table keep theirs too.
         observed.table_schema.clone_from(&self.name.table_schema);
         observed.table_name.clone_from(&self.name.table_name);
-        let schema = self.book.resolve(context.store.as_ref(), &observed, position).await?;
+        let schema = self
+            .book
+            .resolve(context.store.as_ref(), &observed, position)
+            .await?;
         let version = schema.version;
-        if self.current.as_ref().is_none_or(|shape| shape.schema.version != version) {
+        if self
+            .current
+            .as_ref()
+            .is_none_or(|shape| shape.schema.version != version)
+        {
             self.current = Some(Shape::new(schema, &context.config, &self.topic));
         }
         Ok(version)

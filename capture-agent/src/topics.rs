@@ -68,10 +68,17 @@ impl<'a> Topics<'a> {
     /// [`AgentError::Kafka`].
     pub async fn open(context: &'a Context) -> Result<Self, AgentError> {
         let client = client_config(&context.config.kafka);
-        let admin =
-            client.create().map_err(|source| AgentError::Kafka { operation: "create admin client", source })?;
-        let partition_counts = tokio::task::spawn_blocking(move || partition_counts(&client)).await??;
-        Ok(Self { context, admin, partition_counts })
+        let admin = client.create().map_err(|source| AgentError::Kafka {
+            operation: "create admin client",
+            source,
+        })?;
+        let partition_counts =
+            tokio::task::spawn_blocking(move || partition_counts(&client)).await??;
+        Ok(Self {
+            context,
+            admin,
+            partition_counts,
+        })
     }
 
     /// Sees to the progress topic: compacted, one partition.
@@ -81,8 +88,11 @@ impl<'a> Topics<'a> {
     pub async fn ensure_progress(&self, topic: &str) -> Result<(), AgentError> {
         if !self.partition_counts.contains_key(topic) {
             // Small segments, so that compaction has something to do and reading stays short.
-            let settings =
-                [("cleanup.policy", "compact"), ("segment.ms", "3600000"), ("min.cleanable.dirty.ratio", "0.1")];
+            let settings = [
+                ("cleanup.policy", "compact"),
+                ("segment.ms", "3600000"),
+                ("min.cleanable.dirty.ratio", "0.1"),
+            ];
             self.create(topic, 1, &settings).await?;
         }
         Ok(())
@@ -102,13 +112,23 @@ impl<'a> Topics<'a> {
         let map = match (&stored, found) {
             (Some(stored), _) => stored.partition_map.clone(),
             // Created by someone else, or by us before a crash: its partitions are the map.
-            (None, Some(partitions)) => PartitionMap { version: 1, partitions },
-            (None, None) => PartitionMap { version: 1, partitions: request.partitions },
+            (None, Some(partitions)) => PartitionMap {
+                version: 1,
+                partitions,
+            },
+            (None, None) => PartitionMap {
+                version: 1,
+                partitions: request.partitions,
+            },
         };
         match found {
             Some(found) if found < map.partitions => {
                 let topic = request.topic.clone();
-                return Err(AgentError::PartitionsMissing { topic, expected: map.partitions, found });
+                return Err(AgentError::PartitionsMissing {
+                    topic,
+                    expected: map.partitions,
+                    found,
+                });
             }
             Some(_) => self.refuse_compacted(&request.topic).await?,
             None => {
@@ -122,7 +142,8 @@ impl<'a> Topics<'a> {
                     ("retention.ms", retention.as_str()),
                     ("max.message.bytes", MESSAGE_MAX_BYTES),
                 ];
-                self.create(&request.topic, map.partitions, &settings).await?;
+                self.create(&request.topic, map.partitions, &settings)
+                    .await?;
             }
         }
         let mut incarnation = epoch::current_incarnation(store, &request.topic).await?;
@@ -147,7 +168,9 @@ impl<'a> Topics<'a> {
     }
 
     async fn claim_incarnation(&self, topic: &str) -> Result<u32, AgentError> {
-        let Context { store, clock, ids, .. } = self.context;
+        let Context {
+            store, clock, ids, ..
+        } = self.context;
         epoch::claim_incarnation(store.as_ref(), clock.as_ref(), ids.as_ref(), topic).await
     }
 
@@ -158,14 +181,23 @@ impl<'a> Topics<'a> {
         settings: &[(&str, &str)],
     ) -> Result<(), AgentError> {
         let number = |count: u32| i32::try_from(count).unwrap_or(i32::MAX);
-        let replication = TopicReplication::Fixed(number(self.context.config.topics.replication_factor));
+        let replication =
+            TopicReplication::Fixed(number(self.context.config.topics.replication_factor));
         let mut new = NewTopic::new(topic, number(partitions), replication);
         for (name, value) in settings {
             new = new.set(name, value);
         }
         let options = AdminOptions::new().operation_timeout(Some(ADMIN_TIMEOUT));
-        let failed = |source| AgentError::Kafka { operation: "create topic", source };
-        for result in self.admin.create_topics([&new], &options).await.map_err(failed)? {
+        let failed = |source| AgentError::Kafka {
+            operation: "create topic",
+            source,
+        };
+        for result in self
+            .admin
+            .create_topics([&new], &options)
+            .await
+            .map_err(failed)?
+        {
             match result {
                 Ok(_) => tracing::info!(topic, partitions, "topic created"),
                 Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
@@ -176,15 +208,26 @@ impl<'a> Topics<'a> {
     }
 
     async fn refuse_compacted(&self, topic: &str) -> Result<(), AgentError> {
-        let failed = |source| AgentError::Kafka { operation: "describe topic", source };
+        let failed = |source| AgentError::Kafka {
+            operation: "describe topic",
+            source,
+        };
         let options = AdminOptions::new().request_timeout(Some(ADMIN_TIMEOUT));
-        let resources =
-            self.admin.describe_configs(&[ResourceSpecifier::Topic(topic)], &options).await.map_err(failed)?;
+        let resources = self
+            .admin
+            .describe_configs(&[ResourceSpecifier::Topic(topic)], &options)
+            .await
+            .map_err(failed)?;
         for resource in resources {
             let resource = resource.map_err(|code| failed(KafkaError::AdminOp(code)))?;
-            let policy = resource.get("cleanup.policy").and_then(|entry| entry.value.clone());
+            let policy = resource
+                .get("cleanup.policy")
+                .and_then(|entry| entry.value.clone());
             if let Some(policy) = policy.filter(|policy| policy.contains("compact")) {
-                return Err(AgentError::CompactedTopic { topic: topic.to_owned(), policy });
+                return Err(AgentError::CompactedTopic {
+                    topic: topic.to_owned(),
+                    policy,
+                });
             }
         }
         Ok(())
@@ -193,14 +236,24 @@ impl<'a> Topics<'a> {
 
 /// Partitions of every topic. Asking for one by name could create it where the broker creates topics on sight.
 fn partition_counts(client: &ClientConfig) -> Result<HashMap<String, u32>, AgentError> {
-    let consumer: BaseConsumer =
-        client.create().map_err(|source| AgentError::Kafka { operation: "create consumer", source })?;
+    let consumer: BaseConsumer = client.create().map_err(|source| AgentError::Kafka {
+        operation: "create consumer",
+        source,
+    })?;
     let metadata = consumer
         .fetch_metadata(None, ADMIN_TIMEOUT)
-        .map_err(|source| AgentError::Kafka { operation: "fetch metadata", source })?;
+        .map_err(|source| AgentError::Kafka {
+            operation: "fetch metadata",
+            source,
+        })?;
     let topics = metadata.topics().iter();
     Ok(topics
-        .map(|topic| (topic.name().to_owned(), u32::try_from(topic.partitions().len()).unwrap_or(u32::MAX)))
+        .map(|topic| {
+            (
+                topic.name().to_owned(),
+                u32::try_from(topic.partitions().len()).unwrap_or(u32::MAX),
+            )
+        })
         .filter(|(_, partitions)| *partitions > 0)
         .collect())
 }

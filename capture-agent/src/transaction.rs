@@ -129,11 +129,18 @@ impl Outbox {
     pub fn add_lane(&mut self, registration: TopicRegistration, progress: &Progress) -> usize {
         let partitions = (0..registration.partition_map.partitions)
             .map(|partition| PartitionCounter {
-                predecessor: progress.partitions.get(&(registration.topic.clone(), partition)).copied(),
+                predecessor: progress
+                    .partitions
+                    .get(&(registration.topic.clone(), partition))
+                    .copied(),
                 ..PartitionCounter::default()
             })
             .collect();
-        self.lanes.push(TopicLane { registration, partitions, pending_rows: 0 });
+        self.lanes.push(TopicLane {
+            registration,
+            partitions,
+            pending_rows: 0,
+        });
         self.lanes.len() - 1
     }
 
@@ -146,7 +153,9 @@ impl Outbox {
     /// Index of the lane of a topic.
     #[must_use]
     pub fn lane_of(&self, topic: &str) -> Option<usize> {
-        self.lanes.iter().position(|lane| lane.registration.topic == topic)
+        self.lanes
+            .iter()
+            .position(|lane| lane.registration.topic == topic)
     }
 
     /// The last change handed over: everything up to it is on its topic, or will be with the next commit.
@@ -178,7 +187,8 @@ impl Outbox {
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.open.as_ref().is_some_and(|open| {
-            open.records >= self.limits.transaction_max_rows || open.bytes >= self.limits.transaction_max_bytes
+            open.records >= self.limits.transaction_max_rows
+                || open.bytes >= self.limits.transaction_max_bytes
         })
     }
 
@@ -194,7 +204,11 @@ impl Outbox {
     fn open_transaction(&mut self) -> Result<(), AgentError> {
         if self.open.is_none() {
             self.producer.begin()?;
-            self.open = Some(Open { since: Instant::now(), records: 0, bytes: 0 });
+            self.open = Some(Open {
+                since: Instant::now(),
+                records: 0,
+                bytes: 0,
+            });
         }
         Ok(())
     }
@@ -204,7 +218,9 @@ impl Outbox {
     /// # Errors
     /// Those of [`Producer::send`]: the session is over.
     pub async fn send(&mut self, record: &LaneRecord<'_>) -> Result<(), AgentError> {
-        const NO_LANE: AgentError = AgentError::StreamOrder { what: "a record for no topic" };
+        const NO_LANE: AgentError = AgentError::StreamOrder {
+            what: "a record for no topic",
+        };
         self.open_transaction()?;
         let lane = self.lanes.get_mut(record.lane).ok_or(NO_LANE)?;
         let counter = usize::try_from(record.partition)
@@ -261,13 +277,18 @@ impl Outbox {
     /// # Errors
     /// Those of [`Producer::commit`]: the session is over, and the next one reads back what became of it.
     pub async fn commit(&mut self) -> Result<Option<Committed>, AgentError> {
-        let Some(open) = self.open.take() else { return Ok(None) };
+        let Some(open) = self.open.take() else {
+            return Ok(None);
+        };
         for lane in &mut self.lanes {
             for (partition, counter) in (0u32..).zip(&mut lane.partitions) {
                 if !std::mem::take(&mut counter.touched) {
                     continue;
                 }
-                let last = Predecessor { epoch: self.epoch, pseq: counter.pseq };
+                let last = Predecessor {
+                    epoch: self.epoch,
+                    pseq: counter.pseq,
+                };
                 let key = partition_key(&self.source_name, &lane.registration.topic, partition);
                 send_progress(&self.producer, &self.progress_topic, &key, &last).await?;
             }
@@ -280,7 +301,11 @@ impl Outbox {
         failpoint::hit(failpoints::AFTER_COMMIT);
         Ok(Some(Committed {
             acknowledge: self.reached.end_lsn,
-            rows: self.lanes.iter_mut().map(|lane| std::mem::take(&mut lane.pending_rows)).collect(),
+            rows: self
+                .lanes
+                .iter_mut()
+                .map(|lane| std::mem::take(&mut lane.pending_rows))
+                .collect(),
             bytes: open.bytes,
             open_for: open.since.elapsed(),
         }))
@@ -305,7 +330,11 @@ impl Outbox {
 
     /// Gives the session's producer up.
     pub async fn abandon(self) {
-        if self.open.is_some() { self.producer.abandon().await } else { self.producer.close().await }
+        if self.open.is_some() {
+            self.producer.abandon().await
+        } else {
+            self.producer.close().await
+        }
     }
 }
 
@@ -315,9 +344,16 @@ async fn send_progress<T: serde::Serialize + Sync>(
     key: &str,
     value: &T,
 ) -> Result<(), AgentError> {
-    let value =
-        serde_json::to_vec(value).map_err(|source| AgentError::Document { key: topic.to_owned(), source })?;
-    let outgoing =
-        Outgoing { topic, partition: 0, key: Some(key.as_bytes()), value: &value, header: None };
+    let value = serde_json::to_vec(value).map_err(|source| AgentError::Document {
+        key: topic.to_owned(),
+        source,
+    })?;
+    let outgoing = Outgoing {
+        topic,
+        partition: 0,
+        key: Some(key.as_bytes()),
+        value: &value,
+        header: None,
+    };
     producer.send(&outgoing).await
 }

@@ -88,7 +88,8 @@ impl Events {
             handled_ms: transaction.handled_ms,
         };
         self.markers(outbox, table, &origin, position).await?;
-        self.event(outbox, table, &origin, position, options).await?;
+        self.event(outbox, table, &origin, position, options)
+            .await?;
         outbox.change_done(commit_lsn, ordinal);
         Ok(true)
     }
@@ -101,7 +102,9 @@ impl Events {
         position: Position,
     ) -> Result<(), AgentError> {
         let (Some(shape), Some(lane)) = (table.shape(), outbox.lane(table.lane)) else {
-            return Err(AgentError::StreamOrder { what: "a TRUNCATE of a table that was not described" });
+            return Err(AgentError::StreamOrder {
+                what: "a TRUNCATE of a table that was not described",
+            });
         };
         let partitions = lane.registration.partition_map.partitions;
         let mut value = Vec::new();
@@ -140,7 +143,13 @@ impl Events {
             Cell::Text(&transaction_id),
         ];
         let mut value = Vec::new();
-        write(&self.shape, &mut value, Operation::Create, origin, Some(&row))?;
+        write(
+            &self.shape,
+            &mut value,
+            Operation::Create,
+            origin,
+            Some(&row),
+        )?;
         let record = LaneRecord {
             lane: self.lane,
             partition: 0,
@@ -164,6 +173,14 @@ fn write(
     let before: Option<(std::iter::Empty<Cell<'_>>, bool)> = None;
     shape
         .writer
-        .write_envelope(value, operation, origin, before, after.map(|cells| cells.iter().copied()))
-        .map_err(|_write_error| AgentError::StreamOrder { what: "an event that does not fit its own schema" })
+        .write_envelope(
+            value,
+            operation,
+            origin,
+            before,
+            after.map(|cells| cells.iter().copied()),
+        )
+        .map_err(|_write_error| AgentError::StreamOrder {
+            what: "an event that does not fit its own schema",
+        })
 }

@@ -151,7 +151,7 @@ pub struct LakeTableConfig {
 /// `[object_store]`: the store that holds the bucket. Credentials come from the AWS environment.
 #[derive(Debug, Clone)]
 pub struct ObjectStoreConfig {
-    /// URL of the store; default that of AWS in the region.
+    /// URL of the store; default that of AWS in the region; `file:///folder` for a folder of this machine.
     pub endpoint: Option<String>,
     /// Region; default from the AWS environment.
     pub region: Option<String>,
@@ -220,7 +220,10 @@ pub enum ConfigError {
 }
 
 fn list(problems: &[Problem]) -> String {
-    problems.iter().map(|problem| format!("\n  {problem}")).collect()
+    problems
+        .iter()
+        .map(|problem| format!("\n  {problem}"))
+        .collect()
 }
 
 impl Config {
@@ -251,7 +254,11 @@ impl Config {
         root.finish(&mut problems);
         let config = config.with_defaults_by_name();
         let found = problems.into_vec();
-        if found.is_empty() { Ok(config) } else { Err(ConfigError::Invalid(found)) }
+        if found.is_empty() {
+            Ok(config)
+        } else {
+            Err(ConfigError::Invalid(found))
+        }
     }
 
     fn read(problems: &mut Problems<'_>, root: &mut Section<'_, '_>) -> Self {

@@ -50,22 +50,35 @@ impl<'i> Problems<'i> {
     /// No problem yet.
     #[must_use]
     pub(super) fn new(text: &'i str) -> Self {
-        Self { text, found: Vec::new() }
+        Self {
+            text,
+            found: Vec::new(),
+        }
     }
 
     /// Adds one.
-    pub(super) fn add(&mut self, span: Option<Range<usize>>, field: &str, constraint: impl Into<String>) {
+    pub(super) fn add(
+        &mut self,
+        span: Option<Range<usize>>,
+        field: &str,
+        constraint: impl Into<String>,
+    ) {
         let line = span.map(|span| {
             let before = self.text.as_bytes().get(..span.start).unwrap_or_default();
             before.iter().filter(|byte| **byte == b'\n').count() + 1
         });
-        self.found.push(Problem { line, field: field.to_owned(), constraint: constraint.into() });
+        self.found.push(Problem {
+            line,
+            field: field.to_owned(),
+            constraint: constraint.into(),
+        });
     }
 
     /// All of them, in the order of the file.
     #[must_use]
     pub(super) fn into_vec(mut self) -> Vec<Problem> {
-        self.found.sort_by_key(|problem| problem.line.unwrap_or(usize::MAX));
+        self.found
+            .sort_by_key(|problem| problem.line.unwrap_or(usize::MAX));
         self.found
     }
 }
@@ -83,24 +96,38 @@ impl<'t, 'i> Section<'t, 'i> {
     /// The whole file.
     #[must_use]
     pub(super) fn root(table: &'t DeTable<'i>) -> Self {
-        Self { path: String::new(), span: None, table: Some(table), taken: HashSet::new() }
+        Self {
+            path: String::new(),
+            span: None,
+            table: Some(table),
+            taken: HashSet::new(),
+        }
     }
 
     /// Full name of a setting in this table.
     #[must_use]
     pub(super) fn field(&self, name: &str) -> String {
-        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+        if self.path.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{}.{name}", self.path)
+        }
     }
 
     /// Place of a setting, or of the table if the setting is not there.
     #[must_use]
     pub(super) fn span_of(&self, name: &str) -> Option<Range<usize>> {
-        self.find(name).map(Spanned::span).or_else(|| self.span.clone())
+        self.find(name)
+            .map(Spanned::span)
+            .or_else(|| self.span.clone())
     }
 
     fn find(&self, name: &str) -> Option<&'t Spanned<DeValue<'i>>> {
         let table = self.table?;
-        table.iter().find(|(key, _)| key.get_ref() == name).map(|(_, value)| value)
+        table
+            .iter()
+            .find(|(key, _)| key.get_ref() == name)
+            .map(|(_, value)| value)
     }
 
     fn take(&mut self, name: &'static str) -> Option<&'t Spanned<DeValue<'i>>> {
@@ -109,7 +136,11 @@ impl<'t, 'i> Section<'t, 'i> {
     }
 
     /// A table below this one; an absent one is an empty one.
-    pub(super) fn section(&mut self, problems: &mut Problems<'_>, name: &'static str) -> Section<'t, 'i> {
+    pub(super) fn section(
+        &mut self,
+        problems: &mut Problems<'_>,
+        name: &'static str,
+    ) -> Section<'t, 'i> {
         let value = self.take(name);
         let table = value.and_then(|value| {
             let table = value.get_ref().as_table();
@@ -119,11 +150,19 @@ impl<'t, 'i> Section<'t, 'i> {
             table
         });
         let span = value.map(Spanned::span);
-        Section { path: self.field(name), span, table, taken: HashSet::new() }
+        Section {
+            path: self.field(name),
+            span,
+            table,
+            taken: HashSet::new(),
+        }
     }
 
     /// Tables below this one whose names the user chose.
-    pub(super) fn named_sections(&self, problems: &mut Problems<'_>) -> Vec<(String, Section<'t, 'i>)> {
+    pub(super) fn named_sections(
+        &self,
+        problems: &mut Problems<'_>,
+    ) -> Vec<(String, Section<'t, 'i>)> {
         let mut sections = Vec::new();
         for (key, value) in self.table.into_iter().flatten() {
             let name = key.get_ref().to_string();
@@ -131,7 +170,12 @@ impl<'t, 'i> Section<'t, 'i> {
             match value.get_ref().as_table() {
                 Some(table) => sections.push((
                     name,
-                    Section { path, span: Some(key.span()), table: Some(table), taken: HashSet::new() },
+                    Section {
+                        path,
+                        span: Some(key.span()),
+                        table: Some(table),
+                        taken: HashSet::new(),
+                    },
                 )),
                 None => problems.add(Some(key.span()), &path, "must be a table"),
             }
@@ -140,13 +184,21 @@ impl<'t, 'i> Section<'t, 'i> {
     }
 
     /// A text that may be absent.
-    pub(super) fn optional_text(&mut self, problems: &mut Problems<'_>, name: &'static str) -> Option<String> {
+    pub(super) fn optional_text(
+        &mut self,
+        problems: &mut Problems<'_>,
+        name: &'static str,
+    ) -> Option<String> {
         let value = self.take(name)?;
         let text = value.get_ref().as_str();
         match text {
             Some("") => problems.add(Some(value.span()), &self.field(name), "must not be empty"),
             Some(text) => return Some(text.to_owned()),
-            None => problems.add(Some(value.span()), &self.field(name), "must be a text in quotes"),
+            None => problems.add(
+                Some(value.span()),
+                &self.field(name),
+                "must be a text in quotes",
+            ),
         }
         None
     }
@@ -169,7 +221,8 @@ impl<'t, 'i> Section<'t, 'i> {
         default: u64,
         range: RangeInclusive<u64>,
     ) -> u64 {
-        self.optional_number(problems, name, range).unwrap_or(default)
+        self.optional_number(problems, name, range)
+            .unwrap_or(default)
     }
 
     /// A whole number in `range` that may be absent.
@@ -181,13 +234,17 @@ impl<'t, 'i> Section<'t, 'i> {
     ) -> Option<u64> {
         let value = self.take(name)?;
         let digits = value.get_ref().as_integer();
-        let parsed = digits
-            .and_then(|digits| u64::from_str_radix(&digits.as_str().replace('_', ""), digits.radix()).ok());
+        let parsed = digits.and_then(|digits| {
+            u64::from_str_radix(&digits.as_str().replace('_', ""), digits.radix()).ok()
+        });
         match parsed {
             Some(number) if range.contains(&number) => Some(number),
             Some(_) | None => {
-                let constraint =
-                    format!("must be a whole number from {} to {}", range.start(), range.end());
+                let constraint = format!(
+                    "must be a whole number from {} to {}",
+                    range.start(),
+                    range.end()
+                );
                 problems.add(Some(value.span()), &self.field(name), constraint);
                 None
             }
@@ -195,10 +252,21 @@ impl<'t, 'i> Section<'t, 'i> {
     }
 
     /// `true` or `false`.
-    pub(super) fn flag(&mut self, problems: &mut Problems<'_>, name: &'static str, default: bool) -> bool {
-        let Some(value) = self.take(name) else { return default };
+    pub(super) fn flag(
+        &mut self,
+        problems: &mut Problems<'_>,
+        name: &'static str,
+        default: bool,
+    ) -> bool {
+        let Some(value) = self.take(name) else {
+            return default;
+        };
         value.get_ref().as_bool().unwrap_or_else(|| {
-            problems.add(Some(value.span()), &self.field(name), "must be true or false");
+            problems.add(
+                Some(value.span()),
+                &self.field(name),
+                "must be true or false",
+            );
             default
         })
     }
@@ -209,9 +277,15 @@ impl<'t, 'i> Section<'t, 'i> {
         problems: &mut Problems<'_>,
         name: &'static str,
     ) -> Vec<(String, Range<usize>)> {
-        let Some(value) = self.take(name) else { return Vec::new() };
+        let Some(value) = self.take(name) else {
+            return Vec::new();
+        };
         let Some(array) = value.get_ref().as_array() else {
-            problems.add(Some(value.span()), &self.field(name), "must be a list of texts: [\"…\"]");
+            problems.add(
+                Some(value.span()),
+                &self.field(name),
+                "must be a list of texts: [\"…\"]",
+            );
             return Vec::new();
         };
         let mut texts = Vec::new();
@@ -219,7 +293,11 @@ impl<'t, 'i> Section<'t, 'i> {
             match item.get_ref().as_str() {
                 Some(text) if !text.is_empty() => texts.push((text.to_owned(), item.span())),
                 Some(_) | None => {
-                    problems.add(Some(item.span()), &self.field(name), "must hold texts in quotes");
+                    problems.add(
+                        Some(item.span()),
+                        &self.field(name),
+                        "must hold texts in quotes",
+                    );
                 }
             }
         }
@@ -251,13 +329,20 @@ impl<'t, 'i> Section<'t, 'i> {
     }
 
     /// A secret by reference: `{ env = "NAME" }` or `{ file = "path" }`.
-    pub(super) fn secret(&mut self, problems: &mut Problems<'_>, name: &'static str) -> Option<SecretReference> {
+    pub(super) fn secret(
+        &mut self,
+        problems: &mut Problems<'_>,
+        name: &'static str,
+    ) -> Option<SecretReference> {
         let value = self.take(name)?;
         read_reference(problems, self.field(name), value)
     }
 
     /// All keys of this table as secrets by reference.
-    pub(super) fn named_secrets(&self, problems: &mut Problems<'_>) -> Vec<(String, SecretReference)> {
+    pub(super) fn named_secrets(
+        &self,
+        problems: &mut Problems<'_>,
+    ) -> Vec<(String, SecretReference)> {
         let mut references = Vec::new();
         for (key, value) in self.table.into_iter().flatten() {
             let field = format!("{}.\"{}\"", self.path, key.get_ref());
@@ -290,7 +375,11 @@ fn read_reference(
     const FORM: &str = "must be a reference, { env = \"NAME\" } or { file = \"path\" }";
     let span = value.span();
     let Some(table) = value.get_ref().as_table() else {
-        problems.add(Some(span), &field, format!("{FORM}; a secret is not written into this file"));
+        problems.add(
+            Some(span),
+            &field,
+            format!("{FORM}; a secret is not written into this file"),
+        );
         return None;
     };
     let mut section = Section {

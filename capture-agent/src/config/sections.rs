@@ -7,8 +7,8 @@ use source_postgres::{SslMode, TablePattern};
 
 use super::read::{Problems, SecretReference, Section};
 use super::{
-    EnvelopeConfig, HttpConfig, KafkaConfig, LISTEN_DEFAULT, LakeConfig, LakeTableConfig, LimitsConfig, ObjectStoreConfig,
-    PORT_DEFAULT, Secret, SourceConfig, TopicsConfig,
+    EnvelopeConfig, HttpConfig, KafkaConfig, LISTEN_DEFAULT, LakeConfig, LakeTableConfig,
+    LimitsConfig, ObjectStoreConfig, PORT_DEFAULT, Secret, SourceConfig, TopicsConfig,
 };
 
 /// Longest name of a slot in PostgreSQL (NAMEDATALEN - 1).
@@ -30,17 +30,24 @@ const OWNED_PROPERTIES: [&str; 11] = [
 ];
 
 fn is_plain_name(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    !text.is_empty()
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 fn is_slot_name(text: &str) -> bool {
     text.len() <= IDENTIFIER_MAX_BYTES
-        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
 }
 
 /// Holds a secret, by its name.
 fn is_secret_property(name: &str) -> bool {
-    ["password", "secret", ".pem", "oauthbearer.config"].iter().any(|part| name.contains(part))
+    ["password", "secret", ".pem", "oauthbearer.config"]
+        .iter()
+        .any(|part| name.contains(part))
 }
 
 impl SourceConfig {
@@ -54,9 +61,16 @@ impl SourceConfig {
             );
         }
         let host = section.text(problems, "host");
-        let port = section.number(problems, "port", u64::from(PORT_DEFAULT), 1..=u64::from(u16::MAX));
+        let port = section.number(
+            problems,
+            "port",
+            u64::from(PORT_DEFAULT),
+            1..=u64::from(u16::MAX),
+        );
         let user = section.text(problems, "user");
-        let password = section.secret(problems, "password").and_then(|secret| resolve(problems, &secret));
+        let password = section
+            .secret(problems, "password")
+            .and_then(|secret| resolve(problems, &secret));
         let database = section.text(problems, "database");
         let slot = section.optional_text(problems, "slot").unwrap_or_default();
         if !is_slot_name(&slot) {
@@ -66,7 +80,9 @@ impl SourceConfig {
                 "must be 1 to 63 lower-case letters, digits and _ (PostgreSQL's rule for slots)",
             );
         }
-        let publication = section.optional_text(problems, "publication").unwrap_or_default();
+        let publication = section
+            .optional_text(problems, "publication")
+            .unwrap_or_default();
         let tables = section.texts(problems, "tables");
         for (pattern, span) in &tables {
             if TablePattern::parse(pattern).is_none() {
@@ -81,15 +97,29 @@ impl SourceConfig {
         let ssl_mode = read_ssl_mode(problems, &mut section);
         section.finish(problems);
         let port = u16::try_from(port).unwrap_or(PORT_DEFAULT);
-        Self { name, host, port, user, password, database, slot, publication, tables, ssl_mode }
+        Self {
+            name,
+            host,
+            port,
+            user,
+            password,
+            database,
+            slot,
+            publication,
+            tables,
+            ssl_mode,
+        }
     }
 }
 
 fn read_ssl_mode(problems: &mut Problems<'_>, section: &mut Section<'_, '_>) -> SslMode {
-    let Some(text) = section.optional_text(problems, "ssl_mode") else { return SslMode::Disable };
+    let Some(text) = section.optional_text(problems, "ssl_mode") else {
+        return SslMode::Disable;
+    };
     match text.parse() {
         Ok(SslMode::Disable) => SslMode::Disable,
-        Ok(SslMode::Prefer | SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull) | Err(_) => {
+        Ok(SslMode::Prefer | SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull)
+        | Err(_) => {
             problems.add(
                 section.span_of("ssl_mode"),
                 &section.field("ssl_mode"),
@@ -103,7 +133,9 @@ fn read_ssl_mode(problems: &mut Problems<'_>, section: &mut Section<'_, '_>) -> 
 impl KafkaConfig {
     pub(super) fn read(problems: &mut Problems<'_>, mut section: Section<'_, '_>) -> Self {
         let bootstrap_servers = section.text(problems, "bootstrap_servers");
-        let transactional_id = section.optional_text(problems, "transactional_id").unwrap_or_default();
+        let transactional_id = section
+            .optional_text(problems, "transactional_id")
+            .unwrap_or_default();
         let plain = section.section(problems, "properties");
         let properties = plain.properties(problems);
         for name in properties.keys() {
@@ -117,11 +149,19 @@ impl KafkaConfig {
         }
         let secrets = read_secrets(problems, &mut section);
         section.finish(problems);
-        Self { bootstrap_servers, transactional_id, properties, secrets }
+        Self {
+            bootstrap_servers,
+            transactional_id,
+            properties,
+            secrets,
+        }
     }
 }
 
-fn read_secrets(problems: &mut Problems<'_>, section: &mut Section<'_, '_>) -> BTreeMap<String, Secret> {
+fn read_secrets(
+    problems: &mut Problems<'_>,
+    section: &mut Section<'_, '_>,
+) -> BTreeMap<String, Secret> {
     let mut secrets = BTreeMap::new();
     let table = section.section(problems, "secrets");
     for (name, entry) in table.named_secrets(problems) {
@@ -136,7 +176,8 @@ impl LakeConfig {
     pub(super) fn read(problems: &mut Problems<'_>, mut section: Section<'_, '_>) -> Self {
         let bucket = section.text(problems, "bucket");
         let database = section.text(problems, "database");
-        let freshness_seconds = read_freshness(problems, &mut section).unwrap_or(super::FRESHNESS_SECONDS_DEFAULT);
+        let freshness_seconds =
+            read_freshness(problems, &mut section).unwrap_or(super::FRESHNESS_SECONDS_DEFAULT);
         let mut tables = BTreeMap::new();
         let by_table = section.section(problems, "tables");
         for (table, mut entry) in by_table.named_sections(problems) {
@@ -147,10 +188,21 @@ impl LakeConfig {
             }
             let freshness_seconds = read_freshness(problems, &mut entry);
             entry.finish(problems);
-            tables.insert(table, LakeTableConfig { name, freshness_seconds });
+            tables.insert(
+                table,
+                LakeTableConfig {
+                    name,
+                    freshness_seconds,
+                },
+            );
         }
         section.finish(problems);
-        Self { bucket, database, freshness_seconds, tables }
+        Self {
+            bucket,
+            database,
+            freshness_seconds,
+            tables,
+        }
     }
 }
 
@@ -162,25 +214,38 @@ fn read_freshness(problems: &mut Problems<'_>, section: &mut Section<'_, '_>) ->
 impl ObjectStoreConfig {
     pub(super) fn read(problems: &mut Problems<'_>, mut section: Section<'_, '_>) -> Self {
         let endpoint = section.optional_text(problems, "endpoint");
-        if endpoint.as_ref().is_some_and(|url| !url.starts_with("http://") && !url.starts_with("https://")) {
+        let known = ["http://", "https://", "file:///"];
+        if endpoint
+            .as_ref()
+            .is_some_and(|url| !known.iter().any(|scheme| url.starts_with(scheme)))
+        {
+            let constraint = "must begin with http://, https:// or file:/// (a local folder)";
             problems.add(
                 section.span_of("endpoint"),
                 &section.field("endpoint"),
-                "must begin with http:// or https://",
+                constraint,
             );
         }
         let region = section.optional_text(problems, "region");
         let path_style = section.flag(problems, "path_style", endpoint.is_some());
         section.finish(problems);
-        Self { endpoint, region, path_style }
+        Self {
+            endpoint,
+            region,
+            path_style,
+        }
     }
 }
 
 impl TopicsConfig {
     pub(super) fn read(problems: &mut Problems<'_>, mut section: Section<'_, '_>) -> Self {
         let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
-        let partitions =
-            small(section.number(problems, "partitions", u64::from(super::PARTITIONS_DEFAULT), 1..=1024));
+        let partitions = small(section.number(
+            problems,
+            "partitions",
+            u64::from(super::PARTITIONS_DEFAULT),
+            1..=1024,
+        ));
         let replication_factor = small(section.number(
             problems,
             "replication_factor",
@@ -197,7 +262,12 @@ impl TopicsConfig {
             entry.finish(problems);
         }
         section.finish(problems);
-        Self { partitions, replication_factor, retention_hours, tables }
+        Self {
+            partitions,
+            replication_factor,
+            retention_hours,
+            tables,
+        }
     }
 }
 
@@ -207,7 +277,11 @@ impl LimitsConfig {
         const MIB: u64 = 1024 * KIB;
         let mut number = |name, default, range| section.number(problems, name, default, range);
         let limits = Self {
-            transaction_max_ms: number("transaction_max_ms", super::TRANSACTION_MAX_MS_DEFAULT, 10..=10_000),
+            transaction_max_ms: number(
+                "transaction_max_ms",
+                super::TRANSACTION_MAX_MS_DEFAULT,
+                10..=10_000,
+            ),
             transaction_max_rows: number(
                 "transaction_max_rows",
                 super::TRANSACTION_MAX_ROWS_DEFAULT,
@@ -223,7 +297,11 @@ impl LimitsConfig {
                 super::RECORD_MAX_BYTES_DEFAULT,
                 1_000..=super::RECORD_MAX_BYTES_DEFAULT,
             ),
-            memory_bytes: number("memory_bytes", super::MEMORY_BYTES_DEFAULT, 16 * MIB..=2 * KIB * MIB),
+            memory_bytes: number(
+                "memory_bytes",
+                super::MEMORY_BYTES_DEFAULT,
+                16 * MIB..=2 * KIB * MIB,
+            ),
         };
         section.finish(problems);
         limits
@@ -232,12 +310,20 @@ impl LimitsConfig {
 
 impl HttpConfig {
     pub(super) fn read(problems: &mut Problems<'_>, mut section: Section<'_, '_>) -> Self {
-        let text = section.optional_text(problems, "listen").unwrap_or_else(|| LISTEN_DEFAULT.to_owned());
-        let listen = text.parse::<SocketAddr>().unwrap_or_else(|_not_an_address| {
-            let constraint = "must be an address and a port: 127.0.0.1:9187";
-            problems.add(section.span_of("listen"), &section.field("listen"), constraint);
-            SocketAddr::from(([127, 0, 0, 1], 0))
-        });
+        let text = section
+            .optional_text(problems, "listen")
+            .unwrap_or_else(|| LISTEN_DEFAULT.to_owned());
+        let listen = text
+            .parse::<SocketAddr>()
+            .unwrap_or_else(|_not_an_address| {
+                let constraint = "must be an address and a port: 127.0.0.1:9187";
+                problems.add(
+                    section.span_of("listen"),
+                    &section.field("listen"),
+                    constraint,
+                );
+                SocketAddr::from(([127, 0, 0, 1], 0))
+            });
         section.finish(problems);
         Self { listen }
     }
@@ -252,20 +338,31 @@ impl EnvelopeConfig {
 }
 
 /// Fetches a secret from where it is kept.
-#[expect(clippy::disallowed_methods, reason = "the agent's one reader of environment variables")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the agent's one reader of environment variables"
+)]
 fn resolve(problems: &mut Problems<'_>, reference: &SecretReference) -> Option<Secret> {
     match reference {
         SecretReference::Environment { name, field, span } => match std::env::var(name) {
             Ok(text) => Some(Secret::new(text)),
             Err(_unset) => {
-                problems.add(Some(span.clone()), field, format!("environment variable {name} is not set"));
+                problems.add(
+                    Some(span.clone()),
+                    field,
+                    format!("environment variable {name} is not set"),
+                );
                 None
             }
         },
         SecretReference::File { path, field, span } => match std::fs::read_to_string(path) {
             Ok(text) => Some(Secret::new(text.trim_end_matches(['\r', '\n']).to_owned())),
             Err(error) => {
-                problems.add(Some(span.clone()), field, format!("file {path} cannot be read: {}", error.kind()));
+                problems.add(
+                    Some(span.clone()),
+                    field,
+                    format!("file {path} cannot be read: {}", error.kind()),
+                );
                 None
             }
         },

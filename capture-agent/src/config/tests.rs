@@ -47,9 +47,15 @@ fn good_file_is_read_and_names_follow_the_source() {
     assert_eq!(config.source.slot, "firn_shop");
     assert_eq!(config.kafka.transactional_id, "firn-shop");
     assert_eq!(config.kafka.properties["linger.ms"], "5");
-    assert!(config.object_store.path_style, "an endpoint of one's own wants path style");
+    assert!(
+        config.object_store.path_style,
+        "an endpoint of one's own wants path style"
+    );
     assert_eq!(config.topics.tables["public.orders"], 4);
-    assert_eq!(config.lake.tables["public.orders"].freshness_seconds, Some(0));
+    assert_eq!(
+        config.lake.tables["public.orders"].freshness_seconds,
+        Some(0)
+    );
     assert_eq!(config.limits.transaction_max_ms, TRANSACTION_MAX_MS_DEFAULT);
 }
 
@@ -91,7 +97,10 @@ transaction_max_ms = 5
     ];
     assert_eq!(found.len(), expected.len(), "{found:#?}");
     for (found, expected) in found.iter().zip(expected) {
-        assert!(found.starts_with(expected), "{found} should start with {expected}");
+        assert!(
+            found.starts_with(expected),
+            "{found} should start with {expected}"
+        );
         assert!(!found.contains("hunter2"));
     }
 }
@@ -99,8 +108,18 @@ transaction_max_ms = 5
 #[test]
 fn broken_syntax_is_reported_with_what_could_be_read() {
     let found = problems("[source]\nname = \nhost = \"h\"\n");
-    assert!(found.iter().any(|problem| problem.starts_with("line 2: not TOML")), "{found:#?}");
-    assert!(found.iter().any(|problem| problem.contains("kafka.bootstrap_servers")), "{found:#?}");
+    assert!(
+        found
+            .iter()
+            .any(|problem| problem.starts_with("line 2: not TOML")),
+        "{found:#?}"
+    );
+    assert!(
+        found
+            .iter()
+            .any(|problem| problem.contains("kafka.bootstrap_servers")),
+        "{found:#?}"
+    );
 }
 
 #[test]
@@ -110,10 +129,16 @@ fn secret_comes_from_a_file_and_never_prints() {
     std::fs::write(&path, "hunter2\n").expect("written");
     let text = GOOD.replace(
         "user = \"firn\"",
-        &format!("user = \"firn\"\npassword = {{ file = \"{}\" }}", path.display()),
+        &format!(
+            "user = \"firn\"\npassword = {{ file = \"{}\" }}",
+            path.display()
+        ),
     );
     let config = Config::parse(&text).expect("a good file");
-    assert_eq!(config.source.password.as_ref().map(Secret::reveal), Some("hunter2"));
+    assert_eq!(
+        config.source.password.as_ref().map(Secret::reveal),
+        Some("hunter2")
+    );
     let printed = format!("{config:?}");
     assert!(printed.contains("<redacted>") && !printed.contains("hunter2"));
 }
@@ -133,7 +158,13 @@ fn missing_secret_names_the_variable() {
 
 #[test]
 fn encryption_that_is_not_implemented_is_refused() {
-    let found = problems(&GOOD.replace("user = \"firn\"", "user = \"firn\"
-ssl_mode = \"verify-full\""));
-    assert!(found[0].starts_with("line 7: source.ssl_mode: must be \"disable\""), "{found:?}");
+    let found = problems(&GOOD.replace(
+        "user = \"firn\"",
+        "user = \"firn\"
+ssl_mode = \"verify-full\"",
+    ));
+    assert!(
+        found[0].starts_with("line 7: source.ssl_mode: must be \"disable\""),
+        "{found:?}"
+    );
 }

@@ -1,0 +1,35 @@
+//! The agent between a real PostgreSQL and a real Kafka: `FIRN_PG_BIN` and `FIRN_KAFKA_LIB` name them.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests: a scenario against real parts reads in one piece"
+)]
+
+mod bench;
+mod restart;
+mod topic;
+
+use std::process::ExitCode;
+
+use test_kit::postgres::{PostgresTest, run_tests};
+
+macro_rules! tests {
+    ($($module:ident :: $name:ident),* $(,)?) => {
+        &[$(PostgresTest {
+            name: concat!(stringify!($module), "::", stringify!($name)),
+            run: |programs| bench::block_on($module::$name(programs)),
+        }),*]
+    };
+}
+
+fn main() -> ExitCode {
+    run_tests(tests![
+        restart::kill_at_every_failpoint_of_the_copy_doubles_and_loses_nothing,
+        restart::kill_at_every_failpoint_of_the_stream_doubles_and_loses_nothing,
+        restart::lost_slot_halts_with_words,
+        restart::second_agent_fences_the_first,
+    ])
+}

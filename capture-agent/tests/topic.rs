@@ -1,0 +1,176 @@
+//! Reads topics as a function does: by the accept rule of the headers, at either isolation level.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use change_event::header::HEADER_NAME;
+use change_event::{Lane, Position, Predecessor, RecordHeader, RecordKind};
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{Headers as _, Message as _};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use serde_json::Value;
+
+/// What one topic holds once the accept rule was applied.
+#[derive(Debug, Default)]
+pub(crate) struct Accepted {
+    /// Envelopes of changes, in order per partition, with their positions.
+    pub(crate) changes: Vec<(Position, Value)>,
+    /// Rows in announced files of the table copy.
+    pub(crate) copied_rows: u64,
+    /// Records dropped as duplicates.
+    pub(crate) dropped: u64,
+}
+
+impl Accepted {
+    /// The rows by key after all changes, beginning with none: only for tables that were empty when they were copied.
+    pub(crate) fn rows(&self) -> BTreeMap<String, Value> {
+        let mut rows = BTreeMap::new();
+        let mut ordered: Vec<_> = self.changes.iter().collect();
+        ordered.sort_by_key(|(position, _)| *position);
+        for (position, change) in ordered {
+            let before = change["before"]["id"].to_string();
+            match change["op"].as_str() {
+                Some("d") => assert!(
+                    rows.remove(&before).is_some(),
+                    "delete of no row at {position}"
+                ),
+                Some("c") => {
+                    let known =
+                        rows.insert(change["after"]["id"].to_string(), change["after"].clone());
+                    assert!(
+                        known.is_none(),
+                        "create of a row that is there at {position}"
+                    );
+                }
+                Some("u") => {
+                    let known =
+                        rows.insert(change["after"]["id"].to_string(), change["after"].clone());
+                    assert!(known.is_some(), "update of no row at {position}");
+                }
+                other => panic!("operation {other:?} at {position}"),
+            }
+        }
+        rows
+    }
+}
+
+/// Reads a topic from its beginning to its present end; a gap is a panic.
+pub(crate) fn read(
+    bootstrap_servers: &str,
+    bucket: &Path,
+    topic: &str,
+    isolation: &str,
+) -> Accepted {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap_servers)
+        .set("group.id", "test")
+        .set("isolation.level", isolation)
+        .set("enable.partition.eof", "true")
+        .set("enable.auto.commit", "false")
+        .create()
+        .expect("a consumer");
+    let wait = Duration::from_secs(30);
+    let metadata = consumer
+        .fetch_metadata(Some(topic), wait)
+        .expect("metadata");
+    let partitions = metadata.topics()[0].partitions().len();
+    let mut accepted = Accepted::default();
+    for partition in 0..partitions {
+        let partition = i32::try_from(partition).expect("a partition");
+        let mut assignment = TopicPartitionList::new();
+        assignment
+            .add_partition_offset(topic, partition, Offset::Beginning)
+            .expect("assigned");
+        consumer.assign(&assignment).expect("assigned");
+        let mut frontier = Frontier::default();
+        loop {
+            match consumer.poll(wait).expect("a record or the end") {
+                Err(KafkaError::PartitionEOF(_)) => break,
+                Err(error) => panic!("{error}"),
+                Ok(message) => {
+                    let headers = message.headers().expect("headers");
+                    assert_eq!(headers.count(), 1);
+                    let header = headers.get(0);
+                    assert_eq!(header.key, HEADER_NAME);
+                    let header =
+                        RecordHeader::decode(header.value.expect("a value")).expect("a header");
+                    if frontier.accepts(&header) {
+                        accepted.take(&header, message.payload().expect("no tombstone"), bucket);
+                    } else {
+                        accepted.dropped += 1;
+                    }
+                }
+            }
+        }
+    }
+    accepted
+}
+
+#[derive(Debug, Default)]
+struct Frontier {
+    last: Option<Predecessor>,
+    copy: Option<Position>,
+    stream: Option<Position>,
+}
+
+impl Frontier {
+    fn accepts(&mut self, header: &RecordHeader) -> bool {
+        let now = Predecessor {
+            epoch: header.epoch,
+            pseq: header.pseq,
+        };
+        if self.last.is_some_and(|last| now <= last) {
+            return false;
+        }
+        match self.last {
+            Some(last) if last.epoch == now.epoch => {
+                assert_eq!(now.pseq, last.pseq + 1, "a gap in an epoch")
+            }
+            last => {
+                assert_eq!(now.pseq, 1, "an epoch that does not begin at its beginning");
+                assert!(header.predecessor <= last, "a gap between epochs");
+            }
+        }
+        self.last = Some(now);
+        let lane = match header.position.lane() {
+            Lane::Copy => &mut self.copy,
+            Lane::Stream => &mut self.stream,
+        };
+        if lane.is_some_and(|last| header.position <= last) {
+            return false;
+        }
+        *lane = Some(header.position);
+        true
+    }
+}
+
+impl Accepted {
+    fn take(&mut self, header: &RecordHeader, value: &[u8], bucket: &Path) {
+        let value: Value = serde_json::from_slice(value).expect("JSON");
+        match header.kind {
+            RecordKind::Change => self.changes.push((header.position, value)),
+            RecordKind::Reference => {
+                let key = value["firn_reference"].as_str().expect("a key");
+                let envelope = std::fs::read(bucket.join(key)).expect("the envelope is there");
+                self.changes.push((
+                    header.position,
+                    serde_json::from_slice(&envelope).expect("JSON"),
+                ));
+            }
+            RecordKind::CopyAnnouncement => {
+                for file in value["files"].as_array().expect("files") {
+                    let path = file["path"]
+                        .as_str()
+                        .and_then(|path| path.strip_prefix("file://"))
+                        .expect("a path");
+                    assert!(Path::new(path).exists(), "an announced file is there");
+                    self.copied_rows += file["row_count"].as_u64().expect("a count");
+                }
+            }
+            RecordKind::Marker => {}
+        }
+    }
+}
