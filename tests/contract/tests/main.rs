@@ -4,9 +4,11 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::print_stdout,
     reason = "test helpers"
 )]
 
 mod aws;
 mod broken;
+mod lake;
 mod local;
