@@ -51,7 +51,18 @@ def run_demo(arguments: argparse.Namespace) -> int:
     """Runs the demo."""
     from .demo import DemoOptions, demo
 
-    return demo(DemoOptions(arguments.seconds, arguments.seed, arguments.rate, not arguments.no_build))
+    if arguments.chaos and arguments.seconds is None:
+        raise SystemExit("dev: --chaos needs --for")
+    return demo(
+        DemoOptions(
+            arguments.seconds,
+            arguments.seed,
+            arguments.rate,
+            not arguments.no_build,
+            arguments.chaos,
+            arguments.isolation,
+        )
+    )
 
 
 def run_query(arguments: argparse.Namespace) -> int:
@@ -97,6 +108,15 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=int, default=1, help="of the workload")
     command.add_argument("--rate", type=float, default=800, help="changes a second")
     command.add_argument("--no-build", action="store_true", help="take the Rust programs as they are")
+    command.add_argument(
+        "--chaos", type=int, default=0, metavar="N", help="kill parts: once at each failpoint, N times at random"
+    )
+    command.add_argument(
+        "--isolation",
+        default="read_committed",
+        choices=("read_committed", "read_uncommitted"),
+        help="what the event source reads",
+    )
     command = add("test", run_test, "everything that must pass")
     command.add_argument("--only", action="append", help="only this step, may be repeated")
     command = add("query", run_query, "SQL over the lake of the running, or the last, demo")

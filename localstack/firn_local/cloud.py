@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import psycopg
 
@@ -30,8 +31,8 @@ PARTITIONS = 2
 class Cloud:
     """All parts of one run."""
 
-    def __init__(self, run: Run, supervisor: Supervisor) -> None:
-        self.run, self._supervisor = run, supervisor
+    def __init__(self, run: Run, supervisor: Supervisor, *, chaos: bool = False) -> None:
+        self.run, self._supervisor, self._chaos = run, supervisor, chaos
         self.postgres, self.kafka = Postgres(supervisor), Kafka(supervisor)
         self.ministack = Ministack(supervisor)
         self.stack: Stack | None = None
@@ -74,7 +75,7 @@ class Cloud:
             session.execute(f"CREATE DATABASE {DATABASE}")
 
     def _start_cloud(self) -> None:
-        self.ministack.start()
+        self.ministack.start({"FIRN_FAILPOINT_FOLDER": str(self.failpoint_folder)} if self._chaos else None)
         self.stack = deploy(self.run.folder, self.ministack.endpoint)
 
     def start_event_source(self, extra: Sequence[str] = ()) -> Process:
@@ -137,11 +138,29 @@ listen = "127.0.0.1:{self.agent_port}"
         )
 
     def _env(self) -> dict[str, str]:
-        return {"RUST_LOG": os.environ.get("RUST_LOG", "info"), **self.ministack.client_env()}
+        failpoints = {"FIRN_FAILPOINT_FOLDER": str(self.failpoint_folder)} if self._chaos else {}
+        return {"RUST_LOG": os.environ.get("RUST_LOG", "info"), **self.ministack.client_env(), **failpoints}
 
     def check(self) -> None:
         """Raises if any part has ended by itself."""
         self._supervisor.check()
+
+    @property
+    def failpoint_folder(self) -> Path:
+        """Where a file arms a failpoint of a running process."""
+        return self.run.folder / "failpoints"
+
+    def spare(self, names: Sequence[str]) -> None:
+        """Names the parts that may end: whoever kills them revives them."""
+        self._supervisor.spared = frozenset(names)
+
+    def alive(self, name: str) -> bool:
+        """Whether a part runs."""
+        return self._supervisor.processes[name].child.poll() is None
+
+    def pid(self, name: str) -> int:
+        """Process id of a part."""
+        return self._supervisor.processes[name].pid
 
     def wait_for_streaming(self, timeout_seconds: float = 120) -> None:
         """Waits until the agent has copied the tables and streams."""

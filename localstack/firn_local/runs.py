@@ -12,7 +12,7 @@ from typing import Any
 
 from .paths import runs_folder
 
-KEEP_RUNS = 3
+KEEP_RUNS = 6
 
 
 class Run:

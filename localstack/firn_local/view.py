@@ -39,7 +39,7 @@ class View:
         lag = single.get("firn_agent_lag_seconds", 0)
         head = (
             f"{(written - earlier[2]) / span:.0f} changes/s in PostgreSQL, "
-            f"{(records - earlier[1]) / span:.0f} records/s in Kafka, "
+            f"{max(records - earlier[1], 0) / span:.0f} records/s in Kafka, "
             f"lag {lag:.1f} s, {self._workload.schema_changes} schema changes"
         )
         left = "" if seconds_left is None else f"   {max(seconds_left, 0):.0f} s left"
