@@ -2,8 +2,8 @@
 
 Flow: `demo --chaos N` -> here: each named failpoint once, then N kills at random, then everything is left to recover.
 
-Always holds: a kill is SIGKILL, as a crash is; agent, broker and event source come back at once on what they had on disk,
-and the local cloud starts functions anew by itself. PostgreSQL and the local cloud itself stay: they are the world.
+Always holds: a kill is SIGKILL, as a crash is; agent, broker and event source come back at once on what they had on
+disk, and the local cloud starts functions anew by itself. PostgreSQL and the local cloud itself stay: they are the world.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import re
 import signal
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from .cloud import Cloud
@@ -26,6 +26,8 @@ FAULTS = "duplicate=0.05,recut=0.05,late=0.02,abandon=0.02"
 KEPT = ("capture-agent", "event-source", "kafka")
 # How often each part is the victim: the broker takes longest to come back.
 WEIGHTS = {"capture-agent": 6, "event-source": 4, "kafka": 1, "firn-ingest": 6, "firn-commit": 3, "firn-ddl": 2}
+# Every commit to Kafka reaches these: armed while the tables are copied, they would hide those of the copy.
+LATE = ("agent.after_produce", "agent.before_commit", "agent.after_commit", "agent.after_acknowledge")
 
 
 def failpoints() -> list[str]:
@@ -51,10 +53,13 @@ class Chaos:
         self.armed = failpoints()
         self.failure: BaseException | None = None
 
-    def arm_all(self) -> None:
-        """Arms every failpoint: each is one death, whoever reaches it first. Called before the agent starts."""
+    def arm_early(self) -> None:
+        """Arms the failpoints, each one death of whoever reaches it first. Called before the agent starts."""
         self._folder.mkdir(mode=0o755, exist_ok=True)
-        for name in self.armed:
+        self._arm([name for name in self.armed if name not in LATE])
+
+    def _arm(self, names: Iterable[str]) -> None:
+        for name in names:
             (self._folder / name).touch()
 
     def keep(self, revive: dict[str, Callable[[], object]]) -> None:
@@ -64,7 +69,8 @@ class Chaos:
         self._spawn(self._keep)
 
     def start_kills(self, seconds: float) -> None:
-        """Starts the random kills, spread over the time that is left."""
+        """Arms the other failpoints and starts the random kills, spread over the time that is left."""
+        self._arm(LATE)
         self._spawn(lambda: self._kill_at_random(seconds))
 
     def stop(self) -> None:

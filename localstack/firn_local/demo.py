@@ -91,7 +91,7 @@ def _start_pipeline(cloud: Cloud, options: DemoOptions, chaos: Chaos | None) -> 
         cloud.start_event_source(["--isolation", options.isolation, *faults])
 
     if chaos:
-        chaos.arm_all()
+        chaos.arm_early()
     start_event_source()
     cloud.start_agent()
     if chaos:
