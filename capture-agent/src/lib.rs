@@ -34,6 +34,7 @@ pub mod session;
 pub mod signals;
 pub mod slot;
 pub mod source;
+mod start;
 pub mod status;
 pub mod store;
 pub mod supervisor;

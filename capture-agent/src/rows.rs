@@ -255,7 +255,7 @@ impl Place<'_> {
         match written {
             Ok(keyed) => {
                 self.record(position, keyed.then_some(half.key), value)
-                    .await?
+                    .await?;
             }
             Err(reason) => self.set_aside(position, operation, &reason, cells).await?,
         }

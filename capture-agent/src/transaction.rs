@@ -331,9 +331,9 @@ impl Outbox {
     /// Gives the session's producer up.
     pub async fn abandon(self) {
         if self.open.is_some() {
-            self.producer.abandon().await
+            self.producer.abandon().await;
         } else {
-            self.producer.close().await
+            self.producer.close().await;
         }
     }
 }
