@@ -57,11 +57,8 @@ where
     lambda_runtime::run(service_fn(move |event: LambdaEvent<Box<RawValue>>| async move {
         let invocation =
             Invocation { payload: event.payload, deadline_header_ms: event.context.deadline };
-        let answer = handler(invocation).await;
-        if let Err(failure) = &answer {
-            tracing::error!(error_type = failure.error_type, message = %failure.message, "invocation failed");
-        }
-        answer
+        // A failure is logged by the runtime.
+        handler(invocation).await
     }))
     .await
 }

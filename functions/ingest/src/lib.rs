@@ -8,7 +8,7 @@
 //! - No I/O outlives the handler's return.
 
 pub mod event;
-pub mod failpoint;
+pub mod failpoints;
 
 mod config;
 mod error;

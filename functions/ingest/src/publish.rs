@@ -17,7 +17,7 @@ use object_io::failpoint;
 use table_commit::{DrainError, Drained};
 
 use crate::error::StageError;
-use crate::failpoint::AFTER_INLINE_COMBINE;
+use crate::failpoints::AFTER_INLINE_COMBINE;
 use crate::ports::Ports;
 use crate::topic::Topic;
 

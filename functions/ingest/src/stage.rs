@@ -18,7 +18,7 @@ use table_commit::{Chain, Frontier, Intent, LoadedTable, SlotOutcome};
 use table_file::{EncodedFile, StagedFile};
 
 use crate::error::{Reason, StageError};
-use crate::failpoint::{AFTER_PARQUET_PUT, AFTER_SLOT_WON, BEFORE_SLOT_PUT};
+use crate::failpoints::{AFTER_PARQUET_PUT, AFTER_SLOT_WON, BEFORE_SLOT_PUT};
 use crate::ports::Ports;
 use crate::quarantine::set_aside;
 use crate::record::{PartitionBatch, Record};

@@ -68,6 +68,8 @@ pub struct TopicWriter {
     pub schema_version: u32,
     /// Commit position of the next change.
     pub lsn: u64,
+    /// Topic incarnation.
+    pub incarnation: u32,
 }
 
 impl TopicWriter {
@@ -83,6 +85,7 @@ impl TopicWriter {
             predecessor: None,
             schema_version: 1,
             lsn: 100,
+            incarnation: 1,
         }
     }
 
@@ -96,13 +99,20 @@ impl TopicWriter {
         self.pseq = 0;
     }
 
+    /// The topic is made anew by the next agent: offsets begin again.
+    pub fn recreate(&mut self) {
+        self.restart();
+        self.incarnation += 1;
+        self.offset = 0;
+    }
+
     /// The next header.
     pub fn header(&mut self, kind: RecordKind) -> RecordHeader {
         self.pseq += 1;
         self.lsn += 1;
         RecordHeader {
             kind,
-            topic_incarnation: 1,
+            topic_incarnation: self.incarnation,
             schema_version: self.schema_version,
             epoch: self.epoch,
             pseq: self.pseq,

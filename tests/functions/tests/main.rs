@@ -3,6 +3,7 @@
 mod bad_input;
 mod commit;
 mod freshness;
+mod mapping;
 mod progress;
 mod rows;
 mod schema;

@@ -171,3 +171,37 @@ async fn nothing_is_taken_while_the_oldest_batch_waits_for_half_a_day() {
     world.commit(r#"{"sweep":true}"#).await;
     assert_eq!(world.deliver(&world.ingest(), &[late]).await, []);
 }
+
+#[tokio::test]
+async fn topic_made_anew_goes_on_where_the_old_one_ended() {
+    let world = World::new();
+    let topic = world.announce("orders", 1, 0).await;
+    let mut agent = TopicWriter::new(&topic, 0);
+    let ingest = world.ingest();
+    let old = [agent.insert(1, "a"), agent.insert(2, "b")];
+    assert_eq!(world.deliver(&ingest, &old).await, []);
+    agent.recreate();
+    let new = [agent.insert(3, "c"), agent.insert(4, "d")];
+    assert_eq!(world.deliver(&ingest, &new).await, []);
+    // Late batches of both, to a function that knows nothing.
+    assert_eq!(world.deliver(&world.ingest(), &old).await, []);
+    assert_eq!(world.deliver(&world.ingest(), &new).await, []);
+    assert_eq!(world.ids_in("orders").await, ["1", "2", "3", "4"]);
+    let frontier = *world.table("orders").await.frontier(0).unwrap();
+    assert_eq!((frontier.incarnation, frontier.offset, frontier.epoch), (2, 2, 2));
+}
+
+#[tokio::test]
+async fn topic_replaced_behind_the_agents_back_halts_its_partition() {
+    let world = World::new();
+    let topic = world.announce("orders", 1, 0).await;
+    let mut agent = TopicWriter::new(&topic, 0);
+    let ingest = world.ingest();
+    world.deliver(&ingest, &[agent.insert(1, "a"), agent.insert(2, "b")]).await;
+    agent.restart();
+    agent.offset = 0;
+    let failed = world.deliver(&ingest, &[agent.insert(3, "c")]).await;
+    assert_eq!(failed, [(format!("{topic}-0"), 0)]);
+    assert_eq!(world.ids_in("orders").await, ["1", "2"]);
+    assert_eq!(world.sum(Metric::HaltsTotal), 1);
+}
