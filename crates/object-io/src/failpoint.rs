@@ -4,7 +4,8 @@
 //! - for a process that the test starts: `FIRN_FAILPOINTS="name,other*3"` aborts it the first time `name` is reached, or the
 //!   third time `other` is;
 //! - for processes that run already, such as warm functions: a file `name` in the folder `FIRN_FAILPOINT_FOLDER`. Whoever
-//!   reaches the failpoint and wins the file's removal aborts, so that one file is one death.
+//!   reaches the failpoint and wins the file's removal aborts, so that one file is one death. A file `<function>/name` does
+//!   so to the function of that name alone.
 //!
 //! # Invariants
 //! - With neither variable set, a failpoint costs one atomic read and changes nothing.
@@ -19,11 +20,15 @@ pub const VARIABLE: &str = "FIRN_FAILPOINTS";
 /// Environment variable that names a folder in which files arm failpoints of running processes.
 pub const FOLDER_VARIABLE: &str = "FIRN_FAILPOINT_FOLDER";
 
+/// Where Lambda tells a function its own name.
+const FUNCTION_VARIABLE: &str = "AWS_LAMBDA_FUNCTION_NAME";
+
 /// What can make this process die.
 #[derive(Debug)]
 struct Arming {
     armed: Option<Armed>,
-    folder: Option<PathBuf>,
+    /// Any process's folder, and that of this function alone.
+    folders: Vec<PathBuf>,
 }
 
 impl Arming {
@@ -32,21 +37,33 @@ impl Arming {
         reason = "the one place that arms failpoints, for every deployable"
     )]
     fn from_environment() -> Self {
+        let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        Self::new(
+            &set(VARIABLE).unwrap_or_default(),
+            set(FOLDER_VARIABLE).map(PathBuf::from),
+            set(FUNCTION_VARIABLE),
+        )
+    }
+
+    fn new(armed: &str, folder: Option<PathBuf>, function: Option<String>) -> Self {
+        let own = folder
+            .iter()
+            .zip(function)
+            .map(|(folder, name)| folder.join(name));
+        let mut folders: Vec<PathBuf> = own.collect();
+        folders.extend(folder);
         Self {
-            armed: Armed::parse(&std::env::var(VARIABLE).unwrap_or_default()),
-            folder: std::env::var(FOLDER_VARIABLE)
-                .ok()
-                .filter(|path| !path.is_empty())
-                .map(PathBuf::from),
+            armed: Armed::parse(armed),
+            folders,
         }
     }
 
     fn due(&self, name: &str) -> bool {
         self.armed.as_ref().is_some_and(|armed| armed.due(name))
             || self
-                .folder
-                .as_ref()
-                .is_some_and(|folder| std::fs::remove_file(folder.join(name)).is_ok())
+                .folders
+                .iter()
+                .any(|folder| std::fs::remove_file(folder.join(name)).is_ok())
     }
 }
 
@@ -112,19 +129,33 @@ mod tests {
         assert!(!armed.due("c"));
     }
 
+    fn temporary_folder(name: &str) -> PathBuf {
+        let folder = std::env::temp_dir().join(format!("firn-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        folder
+    }
+
     #[test]
     fn file_in_the_folder_is_one_death() {
-        let folder = std::env::temp_dir().join(format!("firn-failpoint-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
+        let folder = temporary_folder("failpoint");
         std::fs::write(folder.join("a"), "").unwrap();
-        let arming = Arming {
-            armed: None,
-            folder: Some(folder.clone()),
-        };
+        let arming = Arming::new("", Some(folder.clone()), None);
         assert_eq!(
             [arming.due("b"), arming.due("a"), arming.due("a")],
             [false, true, false]
         );
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn file_in_a_functions_folder_is_the_death_of_that_function() {
+        let folder = temporary_folder("failpoint-function");
+        std::fs::create_dir_all(folder.join("one")).unwrap();
+        std::fs::write(folder.join("one").join("a"), "").unwrap();
+        let due = |function: &str| {
+            Arming::new("", Some(folder.clone()), Some(function.to_owned())).due("a")
+        };
+        assert_eq!([due("other"), due("one"), due("one")], [false, true, false]);
         std::fs::remove_dir_all(&folder).unwrap();
     }
 
