@@ -2,8 +2,8 @@
 
 Flow: `demo --chaos N` -> here: each named failpoint once, then N kills at random, then everything is left to recover.
 
-Always holds: a kill is SIGKILL, as a crash is; agent, broker and event source come back at once on what they had on
-disk, and the local cloud starts functions anew by itself. PostgreSQL and the local cloud itself stay: they are the world.
+Always holds: a kill is SIGKILL, as a crash is. Agent, broker and event source come back at once on what they had on disk;
+the local cloud starts functions anew by itself. PostgreSQL and the local cloud stay: they are the world.
 """
 
 from __future__ import annotations

@@ -137,7 +137,7 @@ def documentation() -> Count:
 def dependencies() -> Count:
     """No unused dependency; bans, licenses and sources as deny.toml says."""
     count = whole(run([cargo_program(), "shear"])[0])
-    count.add(whole(run([cargo_program(), "deny", "--offline", "check", "--hide-inclusion-graph", *DENIED])[0]))
+    count.add(whole(run([cargo_program(), "deny", "--log-level", "error", "--offline", "check", *DENIED])[0]))
     return count
 
 
