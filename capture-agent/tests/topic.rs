@@ -127,7 +127,7 @@ impl Frontier {
         }
         match self.last {
             Some(last) if last.epoch == now.epoch => {
-                assert_eq!(now.pseq, last.pseq + 1, "a gap in an epoch")
+                assert_eq!(now.pseq, last.pseq + 1, "a gap in an epoch");
             }
             last => {
                 assert_eq!(now.pseq, 1, "an epoch that does not begin at its beginning");
