@@ -1,150 +1,245 @@
-"""Kills every part of the pipeline while it works, so that the comparison at the end proves something.
+"""`./dev chaos`: the demo, in which every part dies at every failpoint and at random, and the same comparison at its end.
 
-Flow: `demo --chaos N` -> here: each named failpoint once, then N kills at random, then everything is left to recover.
+Flow: servers, stack, witness, workload -> first start through all failpoints of the copy -> failpoints of the stream, random
+kills and a second agent, in an order that the seed gives -> all comes back -> tail -> verify -> table.
 
-Always holds: a kill is SIGKILL, as a crash is. Agent, broker and event source come back at once on what they had on disk;
-the local cloud starts functions anew by itself. PostgreSQL and the local cloud stay: they are the world.
+Always holds: a death is SIGKILL or SIGABRT, as in a crash; whoever died comes back at once on what it has on disk. The local
+cloud itself never dies: it stands for S3, Glue and Lambda, which do not. PostgreSQL stops as `pg_ctl stop -m immediate` does.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import random
-import re
-import signal
-import threading
-from collections import Counter
-from collections.abc import Callable, Iterable
-from pathlib import Path
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from .cloud import Cloud
-from .paths import ROOT
-from .processes import marked
+from . import failpoints
+from .build import build
+from .cloud import DATABASE, SOURCE, Cloud
+from .console import say, step
+from .demo import compare_at_the_end
+from .deploy import client
+from .kafkalog import Aborted, aborted
+from .patience import KeepingSupervisor, PatientWorkload
+from .processes import ServiceError
+from .runs import Run
+from .sourcelog import Witness
+from .victims import AGENT, EVENT_SOURCE, Tally, Victims
+from .workload import create_shop
 
+ISOLATIONS = ("read_committed", "read_uncommitted")
+RANDOM_KILLS = 20
+# Of the random kills, so that no seed leaves one out.
+AT_LEAST = {AGENT: 3, EVENT_SOURCE: 3, "kafka": 2, "postgres": 2, "firn-ingest": 2, "firn-commit": 1, "firn-ddl": 1}
+WEIGHTS = {AGENT: 5, EVENT_SOURCE: 4, "kafka": 1, "postgres": 1, "firn-ingest": 5, "firn-commit": 3, "firn-ddl": 2}
 FAULTS = "duplicate=0.05,recut=0.05,late=0.02,abandon=0.02"
-KEPT = ("capture-agent", "event-source", "kafka")
-# How often each part is the victim: the broker takes longest to come back.
-WEIGHTS = {"capture-agent": 6, "event-source": 4, "kafka": 1, "firn-ingest": 6, "firn-commit": 3, "firn-ddl": 2}
-# Every commit to Kafka reaches these: armed while the tables are copied, they would hide those of the copy.
-LATE = ("agent.after_produce", "agent.before_commit", "agent.after_commit", "agent.after_acknowledge")
+SPECIAL_INTERVAL_SECONDS = 4.0
+PAUSE_SECONDS = (0.2, 3.0)
+# A death may come while another part is still down.
+WAITS_FOR_RECOVERY = 0.7
+COPY_SECONDS_MAX = 180.0
+DEED_SECONDS_MAX = 120.0
+# So long a quiet commit function is waited for before it is called by hand.
+SWEEP_AFTER_SECONDS = 5.0
 
 
-def failpoints() -> list[str]:
-    """Names of all failpoints, from the sources that define them."""
-    found: list[str] = []
-    for folder in ("capture-agent", "crates", "functions"):
-        for path in sorted((ROOT / folder).glob("**/failpoints.rs")):
-            found += re.findall(r'^pub const \w+: &str = "(\w+\.\w+)";', path.read_text(), re.MULTILINE)
-    return found
+@dataclass(frozen=True)
+class ChaosOptions:
+    """What the command line says."""
+
+    seconds: float
+    seed: int
+    rate: float
+    build: bool
+    isolations: tuple[str, ...]
 
 
-class Chaos:
-    """Kills and revives in a thread of its own."""
+def chaos(options: ChaosOptions) -> int:
+    """One run for each isolation level; gives the exit code."""
+    if options.build:
+        build()
+    passed = [_run(options, isolation) for isolation in options.isolations]
+    for isolation, good in zip(options.isolations, passed, strict=True):
+        print(f"{isolation}: {'passed' if good else 'FAILED'}")
+    return 0 if all(passed) else 1
 
-    def __init__(self, cloud: Cloud, seed: int, kills: int) -> None:
-        self._cloud, self._kills = cloud, kills
-        self._random = random.Random(f"{seed}/chaos")
-        self._folder = cloud.failpoint_folder
-        self._stopping = threading.Event()
-        self._threads: list[threading.Thread] = []
-        self._revive: dict[str, Callable[[], object]] = {}
-        self.deaths: Counter[str] = Counter()
-        self.armed = failpoints()
-        self.failure: BaseException | None = None
 
-    def arm_early(self) -> None:
-        """Arms the failpoints, each one death of whoever reaches it first. Called before the agent starts."""
-        self._folder.mkdir(mode=0o755, exist_ok=True)
-        self._arm([name for name in self.armed if name not in LATE])
+def _run(options: ChaosOptions, isolation: str) -> bool:
+    run = Run.create()
+    with KeepingSupervisor(run.run_id, run.folder) as supervisor:
+        cloud = Cloud(run, supervisor, chaos=True)
+        cloud.start_servers()
+        create_shop(cloud.dsn())
+        witness = Witness(cloud.postgres, DATABASE, run.folder)
+        witness.open()
+        workload = PatientWorkload(cloud.dsn(), options.seed, options.rate)
+        workload.start()
+        storm = Storm(cloud, supervisor, workload, options, isolation)
+        try:
+            storm.first_start()
+            workload.start_special(SPECIAL_INTERVAL_SECONDS)
+            say(f"status page {cloud.status_page}   logs {run.folder}")
+            storm.rage()
+        finally:
+            workload.stop()
+        storm.calm()
+        say(f"workload of seed {options.seed}: {workload.changes} rows, {workload.schema_changes} schema changes")
+        equal = compare_at_the_end(cloud, witness) == 0
+        lost = aborted(run.folder / "kafka", f"{SOURCE}.", f"{SOURCE}.firn-progress")
+        return _report(storm.tally, lost, isolation, options.seed) and equal
 
-    def _arm(self, names: Iterable[str]) -> None:
-        for name in names:
-            (self._folder / name).touch()
 
-    def keep(self, revive: dict[str, Callable[[], object]]) -> None:
-        """Starts reviving what dies."""
-        self._revive = revive
-        self._cloud.spare(KEPT)
-        self._spawn(self._keep)
+class Storm:
+    """The deaths of one run, and what came of them."""
 
-    def start_kills(self, seconds: float) -> None:
-        """Arms the other failpoints and starts the random kills, spread over the time that is left."""
-        self._arm(LATE)
-        self._spawn(lambda: self._kill_at_random(seconds))
+    def __init__(
+        self,
+        cloud: Cloud,
+        supervisor: KeepingSupervisor,
+        workload: PatientWorkload,
+        options: ChaosOptions,
+        isolation: str,
+    ) -> None:
+        self._cloud, self._supervisor, self._workload = cloud, supervisor, workload
+        self._options = options
+        self._random = random.Random(f"{options.seed}/chaos")
+        self.tally = Tally()
+        faults = ["--isolation", isolation, "--faults", f"seed={options.seed},{FAULTS}"]
+        self._victims = Victims(cloud, supervisor, faults, self._random)
 
-    def stop(self) -> None:
-        """Ends the killing; what failpoints are left are disarmed, and all parts live again."""
-        self._stopping.set()
-        for thread in self._threads:
-            thread.join()
-        self._reach_count()
-        for name in self.unreached():
-            (self._folder / name).unlink(missing_ok=True)
-        for name in KEPT:
-            if not self._cloud.alive(name):
-                self._revive[name]()
-        self._cloud.spare(())
-        if self.failure is not None:
-            raise self.failure
+    def first_start(self) -> None:
+        """Starts the pipeline with every failpoint of the copy armed: the agent dies until it has passed them all."""
+        with step("the agent copies the tables, and dies at each failpoint on the way"):
+            for key in failpoints.OF_THE_COPY:
+                self._arm(key)
+            self._victims.start()
+            self._wait(self._victims.streaming, "the agent to stream", COPY_SECONDS_MAX)
+            for key in failpoints.OF_THE_COPY:
+                self._await_death(key)
 
-    def unreached(self) -> list[str]:
-        """Failpoints at which nothing has died yet."""
-        return [name for name in self.armed if (self._folder / name).exists()]
+    def rage(self) -> None:
+        """All other deaths, in an order that the seed gives; no shorter than was asked for."""
+        begin = time.monotonic()
+        deeds: list[Callable[[], None]] = [self._at_failpoint(key) for key in failpoints.OF_THE_STREAM]
+        deeds += [self._at_restart(key) for key in failpoints.OF_A_RESTART]
+        deeds += [self._at_random(name) for name in self._drawn()]
+        deeds.append(self._second_agent)
+        self._random.shuffle(deeds)
+        for number, deed in enumerate(deeds, 1):
+            say(f"{number}/{len(deeds)} after {time.monotonic() - begin:.0f} s: {deed.__name__}")
+            deed()
+            self._pause(self._random.uniform(*PAUSE_SECONDS))
+        self._pause(self._options.seconds - (time.monotonic() - begin))
 
-    def report(self) -> None:
-        """Prints how often each part died, and where."""
-        for name, count in sorted(self.deaths.items()):
-            print(f"  died {count:3} times: {name}")
-        for name in self.armed:
-            if not self.deaths[name]:
-                print(f"  never reached: {name}")
+    def calm(self) -> None:
+        """Lets all parts come back."""
+        with step("all parts come back"):
+            self._wait(self._victims.recovered, "the agent to stream and the event source to answer", DEED_SECONDS_MAX)
 
-    def _reach_count(self) -> None:
-        waiting = set(self.unreached())
-        for name in self.armed:
-            if name not in waiting and not self.deaths[name]:
-                self.deaths[name] = 1
+    def _drawn(self) -> list[str]:
+        names = [name for name, count in AT_LEAST.items() for _ in range(count)]
+        free = RANDOM_KILLS - len(names)
+        return names + self._random.choices(list(WEIGHTS), list(WEIGHTS.values()), k=free)
 
-    def _spawn(self, body: Callable[[], None]) -> None:
-        def guarded() -> None:
-            try:
-                body()
-            except BaseException as error:
-                self.failure = self.failure or error
+    def _at_failpoint(self, key: str) -> Callable[[], None]:
+        def die() -> None:
+            self._arm(key)
+            self._await_death(key)
+            self._come_back(key.partition(".")[0].partition("/")[0])
 
-        thread = threading.Thread(target=guarded, daemon=True)
-        self._threads.append(thread)
-        thread.start()
+        return _named(die, f"death at {key}")
 
-    def _keep(self) -> None:
-        while not self._stopping.wait(0.2):
-            for name in KEPT:
-                if not self._cloud.alive(name):
-                    self._revive[name]()
+    def _at_restart(self, key: str) -> Callable[[], None]:
+        def die() -> None:
+            self._arm(key)
+            self._victims.kill(AGENT)
+            self._await_death(key)
+            self._come_back(AGENT)
 
-    def _kill_at_random(self, seconds: float) -> None:
-        pause = seconds / (self._kills + 1)
-        for _number in range(self._kills):
-            if self._stopping.wait(self._random.uniform(0.5, 1.5) * pause):
-                return
-            names = [name for name in WEIGHTS if self._victims(name)]
-            if not names:
-                continue
-            name = self._random.choices(names, [WEIGHTS[name] for name in names])[0]
-            for pid in self._victims(name)[:1]:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-                    self.deaths[f"{name} (at random)"] += 1
+        return _named(die, f"restart, and death at {key}")
 
-    def _victims(self, name: str) -> list[int]:
-        if name in KEPT:
-            return [self._cloud.pid(name)] if self._cloud.alive(name) else []
-        mark = f"AWS_LAMBDA_FUNCTION_NAME={name}".encode()
-        found = []
-        for pid in marked(self._cloud.run.run_id):
-            with contextlib.suppress(OSError):
-                if mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
-                    found.append(pid)
-        self._random.shuffle(found)
-        return found
+    def _at_random(self, name: str) -> Callable[[], None]:
+        def die() -> None:
+            self._wait(lambda: self._victims.kill(name), f"a process of {name} to kill", DEED_SECONDS_MAX)
+            self.tally.kills[name] += 1
+            self._come_back(name)
+
+        return _named(die, f"kill of {name}")
+
+    def _second_agent(self) -> None:
+        self._wait(self._victims.recovered, "the agent to stream", DEED_SECONDS_MAX)
+        begin = time.monotonic()
+        code = self._victims.second_agent(DEED_SECONDS_MAX)
+        self.tally.fenced = f"the first exits with {code} after {time.monotonic() - begin:.1f} s"
+        self._wait(self._victims.recovered, "the second agent to stream", DEED_SECONDS_MAX)
+        self.tally.survivors = self._victims.agents()
+
+    def _arm(self, key: str) -> None:
+        path = self._cloud.failpoint_folder / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+    def _await_death(self, key: str) -> None:
+        path = self._cloud.failpoint_folder / key
+        begin = swept = time.monotonic()
+
+        def dead() -> bool:
+            nonlocal swept
+            if key.startswith("firn-commit/") and time.monotonic() - swept > SWEEP_AFTER_SECONDS:
+                swept = time.monotonic()
+                self._sweep()
+            return not path.exists()
+
+        self._wait(dead, f"death at {key}", DEED_SECONDS_MAX)
+        self.tally.deaths[key] += 1
+        self.tally.reached_after[key].append(time.monotonic() - begin)
+
+    def _sweep(self) -> None:
+        assert self._cloud.stack is not None
+        functions = client("lambda", self._cloud.ministack.endpoint)
+        functions.invoke(
+            FunctionName=self._cloud.stack.commit_function, InvocationType="Event", Payload=b'{"sweep": true}'
+        )
+
+    def _come_back(self, name: str) -> None:
+        if self._random.random() < WAITS_FOR_RECOVERY:
+            begin = time.monotonic()
+            self._wait(self._victims.recovered, f"all to work again after a death of {name}", DEED_SECONDS_MAX)
+            self.tally.recovery[name].append(time.monotonic() - begin)
+
+    def _pause(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self._check()
+            time.sleep(min(left, 0.1))
+
+    def _wait(self, ready: Callable[[], object], what: str, seconds: float) -> None:
+        def watched() -> bool:
+            self._check()
+            return bool(ready())
+
+        self._cloud.wait(watched, what, seconds)
+
+    def _check(self) -> None:
+        self._cloud.check()
+        if self._workload.failure is not None:
+            raise ServiceError(f"the workload failed: {self._workload.failure!r}")
+
+
+def _named(deed: Callable[[], None], name: str) -> Callable[[], None]:
+    deed.__name__ = name
+    return deed
+
+
+def _report(tally: Tally, lost: Aborted, isolation: str, seed: int) -> bool:
+    """Prints what died where; gives whether nothing was left out."""
+    print(f"seed {seed}, event source reads {isolation}")
+    tally.show()
+    print(f"aborted Kafka transactions: {lost.transactions}, with {lost.records} records")
+    wanted = {*failpoints.OF_THE_COPY, *failpoints.OF_A_RESTART, *failpoints.OF_THE_STREAM}
+    left_out = [key for key in sorted(wanted) if not tally.deaths[key]]
+    for key in left_out:
+        print(f"NOT REACHED: {key}")
+    kills = sum(tally.kills.values())
+    return not left_out and kills >= RANDOM_KILLS and lost.transactions > 0 and tally.survivors == 1

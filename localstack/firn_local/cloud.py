@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psycopg
 
+from .agent import AgentSettings
 from .console import step
 from .deploy import Stack, deploy
 from .lake import Lake
@@ -24,8 +25,6 @@ from .services import Kafka, Ministack, Postgres, free_port
 
 DATABASE = SOURCE = "shop"
 AGENT_SLOT = "firn_shop"
-FRESHNESS_SECONDS = 2
-PARTITIONS = 2
 
 
 class Cloud:
@@ -101,38 +100,16 @@ class Cloud:
     def start_agent(self) -> Process:
         """Writes the agent's configuration and starts it."""
         assert self.stack is not None
-        config = self.run.folder / "agent.toml"
-        config.write_text(
-            f"""# The demo's agent: how a configuration looks.
-[source]
-name = "{SOURCE}"
-host = "127.0.0.1"
-port = {self.postgres.port}
-user = "postgres"
-database = "{DATABASE}"
-slot = "{AGENT_SLOT}"
-tables = ["public.*"]
-
-[kafka]
-bootstrap_servers = "{self.kafka.bootstrap}"
-
-[lake]
-bucket = "{self.stack.bucket}"
-database = "{self.stack.database}"
-freshness_seconds = {FRESHNESS_SECONDS}
-
-[object_store]
-endpoint = "{self.ministack.endpoint}"
-path_style = true
-
-[topics]
-partitions = {PARTITIONS}
-replication_factor = 1
-
-[http]
-listen = "127.0.0.1:{self.agent_port}"
-"""
+        settings = AgentSettings(
+            source=SOURCE,
+            postgres_port=self.postgres.port,
+            kafka=self.kafka.bootstrap,
+            bucket=self.stack.bucket,
+            lake_database=self.stack.database,
+            endpoint=self.ministack.endpoint,
+            listen_port=self.agent_port,
         )
+        config = settings.write(self.run.folder / "agent.toml")
         return self._supervisor.start(
             "capture-agent", [BINARIES / "capture-agent", "run", "--config", config], self._env()
         )
