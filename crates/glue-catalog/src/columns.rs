@@ -16,12 +16,17 @@ use iceberg::spec::{PrimitiveType, Schema, Type};
 
 /// The Glue columns of a schema; comments of `current` stay.
 pub(crate) fn glue_columns(schema: &Schema, current: &[Column]) -> Result<Vec<Column>, BuildError> {
-    let comments: HashMap<&str, &str> =
-        current.iter().filter_map(|column| Some((column.name(), column.comment()?))).collect();
+    let comments: HashMap<&str, &str> = current
+        .iter()
+        .filter_map(|column| Some((column.name(), column.comment()?)))
+        .collect();
     let fields = schema.as_struct().fields().iter();
     fields
         .map(|field| {
-            let comment = comments.get(field.name.as_str()).copied().or(field.doc.as_deref());
+            let comment = comments
+                .get(field.name.as_str())
+                .copied()
+                .or(field.doc.as_deref());
             Column::builder()
                 .name(&field.name)
                 .r#type(glue_type(&field.field_type))
@@ -89,7 +94,13 @@ mod tests {
             (PrimitiveType::Long, "bigint"),
             (PrimitiveType::Float, "float"),
             (PrimitiveType::Double, "double"),
-            (PrimitiveType::Decimal { precision: 12, scale: 3 }, "decimal(12,3)"),
+            (
+                PrimitiveType::Decimal {
+                    precision: 12,
+                    scale: 3,
+                },
+                "decimal(12,3)",
+            ),
             (PrimitiveType::Date, "date"),
             (PrimitiveType::Time, "string"),
             (PrimitiveType::Timestamp, "timestamp"),
@@ -104,23 +115,57 @@ mod tests {
         let string = || Type::Primitive(PrimitiveType::String);
         let list = ListType::new(Arc::new(NestedField::list_element(6, string(), true)));
         assert_eq!(glue_type(&Type::List(list)), "array<string>");
-        assert_eq!(glue_type(&Type::Map(MapType::required(8, string(), 9, string()))), "map<string,string>");
-        let fields = vec![Arc::new(NestedField::required(1, "a", Type::Primitive(PrimitiveType::Long)))];
-        assert_eq!(glue_type(&Type::Struct(StructType::new(fields))), "struct<a:bigint>");
+        assert_eq!(
+            glue_type(&Type::Map(MapType::required(8, string(), 9, string()))),
+            "map<string,string>"
+        );
+        let fields = vec![Arc::new(NestedField::required(
+            1,
+            "a",
+            Type::Primitive(PrimitiveType::Long),
+        ))];
+        assert_eq!(
+            glue_type(&Type::Struct(StructType::new(fields))),
+            "struct<a:bigint>"
+        );
     }
 
     #[test]
     fn columns_carry_field_ids_and_keep_comments() {
         let fields = [
-            NestedField::required(100, "id", Type::Primitive(PrimitiveType::Long)).with_doc("bigint"),
-            NestedField::optional(101, "note", Type::Primitive(PrimitiveType::String)).with_doc("text"),
+            NestedField::required(100, "id", Type::Primitive(PrimitiveType::Long))
+                .with_doc("bigint"),
+            NestedField::optional(101, "note", Type::Primitive(PrimitiveType::String))
+                .with_doc("text"),
         ];
-        let schema = Schema::builder().with_fields(fields.map(Arc::new)).build().unwrap();
-        let commented = Column::builder().name("note").comment("free text").build().unwrap();
+        let schema = Schema::builder()
+            .with_fields(fields.map(Arc::new))
+            .build()
+            .unwrap();
+        let commented = Column::builder()
+            .name("note")
+            .comment("free text")
+            .build()
+            .unwrap();
         let columns = glue_columns(&schema, &[commented]).unwrap();
         let parameter = |index: usize, name| columns[index].parameters().unwrap()[name].clone();
-        assert_eq!((parameter(0, "iceberg.field.id"), parameter(0, "iceberg.field.optional")), ("100".into(), "false".into()));
-        assert_eq!((parameter(1, "iceberg.field.id"), parameter(1, "iceberg.field.optional")), ("101".into(), "true".into()));
-        assert_eq!((columns[0].comment(), columns[1].comment()), (Some("bigint"), Some("free text")));
+        assert_eq!(
+            (
+                parameter(0, "iceberg.field.id"),
+                parameter(0, "iceberg.field.optional")
+            ),
+            ("100".into(), "false".into())
+        );
+        assert_eq!(
+            (
+                parameter(1, "iceberg.field.id"),
+                parameter(1, "iceberg.field.optional")
+            ),
+            ("101".into(), "true".into())
+        );
+        assert_eq!(
+            (columns[0].comment(), columns[1].comment()),
+            (Some("bigint"), Some("free text"))
+        );
     }
 }

@@ -50,11 +50,17 @@ impl GlueCatalog {
     /// The catalog that this configuration reaches.
     #[must_use]
     pub fn new(config: &SdkConfig) -> Self {
-        Self { client: Client::new(config) }
+        Self {
+            client: Client::new(config),
+        }
     }
 
     async fn get(&self, table: &TableName) -> Result<Option<Table>, CatalogError> {
-        let request = self.client.get_table().database_name(&table.database).name(&table.table);
+        let request = self
+            .client
+            .get_table()
+            .database_name(&table.database)
+            .name(&table.table);
         match request.send().await {
             Ok(answer) => Ok(answer.table),
             Err(SdkError::ServiceError(answer)) if answer.err().is_entity_not_found_exception() => {
@@ -70,28 +76,52 @@ impl GlueCatalog {
     }
 
     /// The record that the pointer was read from.
-    async fn record(&self, table: &TableName, from: &Pointer) -> Result<Option<Arc<Table>>, CatalogError> {
-        if let Some(record) = from.record.clone().and_then(|record| record.downcast::<Table>().ok()) {
+    async fn record(
+        &self,
+        table: &TableName,
+        from: &Pointer,
+    ) -> Result<Option<Arc<Table>>, CatalogError> {
+        if let Some(record) = from
+            .record
+            .clone()
+            .and_then(|record| record.downcast::<Table>().ok())
+        {
             return Ok(Some(record));
         }
         let current = self.get(table).await?;
-        Ok(current.filter(|current| current.version_id() == Some(&from.version.0)).map(Arc::new))
+        Ok(current
+            .filter(|current| current.version_id() == Some(&from.version.0))
+            .map(Arc::new))
     }
 }
 
 #[async_trait]
 impl Catalog for GlueCatalog {
     async fn pointer(&self, table: &TableName) -> Result<Option<Pointer>, CatalogError> {
-        let Some(record) = self.get(table).await? else { return Ok(None) };
-        let parameter = |name| record.parameters().and_then(|all| all.get(name)).cloned();
-        let is_iceberg = parameter(TABLE_TYPE).is_some_and(|kind| kind.eq_ignore_ascii_case(ICEBERG));
-        let Some(metadata_location) = parameter(METADATA_LOCATION).filter(|_| is_iceberg) else {
-            return Err(CatalogError::NotIceberg { table: table.clone() });
+        let Some(record) = self.get(table).await? else {
+            return Ok(None);
         };
-        let version = record.version_id().filter(|version| !version.is_empty()).map(str::to_owned);
-        let version = version.ok_or_else(|| CatalogError::NoVersion { table: table.clone() })?;
+        let parameter = |name| record.parameters().and_then(|all| all.get(name)).cloned();
+        let is_iceberg =
+            parameter(TABLE_TYPE).is_some_and(|kind| kind.eq_ignore_ascii_case(ICEBERG));
+        let Some(metadata_location) = parameter(METADATA_LOCATION).filter(|_| is_iceberg) else {
+            return Err(CatalogError::NotIceberg {
+                table: table.clone(),
+            });
+        };
+        let version = record
+            .version_id()
+            .filter(|version| !version.is_empty())
+            .map(str::to_owned);
+        let version = version.ok_or_else(|| CatalogError::NoVersion {
+            table: table.clone(),
+        })?;
         let record: Arc<dyn Any + Send + Sync> = Arc::new(record);
-        Ok(Some(Pointer { metadata_location, version: PointerVersion(version), record: Some(record) }))
+        Ok(Some(Pointer {
+            metadata_location,
+            version: PointerVersion(version),
+            record: Some(record),
+        }))
     }
 
     async fn create(
@@ -107,9 +137,19 @@ impl Catalog for GlueCatalog {
             .storage_descriptor(descriptor(table, None, metadata)?)
             .build()
             .map_err(|error| malformed("create", table, error))?;
-        let request = self.client.create_table().database_name(&table.database).table_input(input);
-        let sent = request.customize().config_override(without_retries()).send().await;
-        let Err(error) = sent else { return Ok(CreateOutcome::Created) };
+        let request = self
+            .client
+            .create_table()
+            .database_name(&table.database)
+            .table_input(input);
+        let sent = request
+            .customize()
+            .config_override(without_retries())
+            .send()
+            .await;
+        let Err(error) = sent else {
+            return Ok(CreateOutcome::Created);
+        };
         match classify(&error) {
             Answer::Exists => Ok(CreateOutcome::Exists),
             Answer::Refused => Err(refused("create", table, error)),
@@ -127,9 +167,13 @@ impl Catalog for GlueCatalog {
         metadata: &TableMetadata,
     ) -> Result<SwapOutcome, CatalogError> {
         if from.version.0.is_empty() {
-            return Err(CatalogError::NoVersion { table: table.clone() });
+            return Err(CatalogError::NoVersion {
+                table: table.clone(),
+            });
         }
-        let Some(record) = self.record(table, from).await? else { return Ok(SwapOutcome::Conflict) };
+        let Some(record) = self.record(table, from).await? else {
+            return Ok(SwapOutcome::Conflict);
+        };
         let input = moved(table, &record, metadata_location, metadata)?;
         let request = self
             .client
@@ -138,8 +182,14 @@ impl Catalog for GlueCatalog {
             .table_input(input)
             .version_id(&from.version.0)
             .skip_archive(true);
-        let sent = request.customize().config_override(without_retries()).send().await;
-        let Err(error) = sent else { return Ok(SwapOutcome::Swapped) };
+        let sent = request
+            .customize()
+            .config_override(without_retries())
+            .send()
+            .await;
+        let Err(error) = sent else {
+            return Ok(SwapOutcome::Swapped);
+        };
         match classify(&error) {
             Answer::Conflict => Ok(SwapOutcome::Conflict),
             Answer::Refused => Err(refused("swap", table, error)),
@@ -170,7 +220,11 @@ fn moved(
         .set_partition_keys(record.partition_keys)
         .set_view_original_text(record.view_original_text)
         .set_view_expanded_text(record.view_expanded_text)
-        .table_type(record.table_type.unwrap_or_else(|| EXTERNAL_TABLE.to_owned()))
+        .table_type(
+            record
+                .table_type
+                .unwrap_or_else(|| EXTERNAL_TABLE.to_owned()),
+        )
         .set_target_table(record.target_table)
         .set_parameters(Some(parameters))
         .storage_descriptor(descriptor)
@@ -201,7 +255,9 @@ fn descriptor(
     let columns = columns::glue_columns(metadata.current_schema(), &comments)
         .map_err(|error| malformed("swap", table, error))?;
     descriptor.columns = Some(columns);
-    descriptor.location.get_or_insert_with(|| metadata.location().to_owned());
+    descriptor
+        .location
+        .get_or_insert_with(|| metadata.location().to_owned());
     Ok(descriptor)
 }
 
@@ -212,11 +268,23 @@ fn without_retries() -> aws_sdk_glue::config::Builder {
 type Source = Box<dyn std::error::Error + Send + Sync>;
 
 fn refused(operation: &'static str, table: &TableName, source: impl Into<Source>) -> CatalogError {
-    CatalogError::Refused { operation, table: table.clone(), source: source.into() }
+    CatalogError::Refused {
+        operation,
+        table: table.clone(),
+        source: source.into(),
+    }
 }
 
-fn unavailable(operation: &'static str, table: &TableName, source: impl Into<Source>) -> CatalogError {
-    CatalogError::Unavailable { operation, table: table.clone(), source: source.into() }
+fn unavailable(
+    operation: &'static str,
+    table: &TableName,
+    source: impl Into<Source>,
+) -> CatalogError {
+    CatalogError::Unavailable {
+        operation,
+        table: table.clone(),
+        source: source.into(),
+    }
 }
 
 fn malformed(operation: &'static str, table: &TableName, source: BuildError) -> CatalogError {
@@ -235,17 +303,33 @@ mod tests {
         let creation = TableCreation::builder()
             .name("t".to_owned())
             .location("s3://lake/tables/d/t".to_owned())
-            .schema(Schema::builder().with_fields([Arc::new(id)]).build().unwrap())
+            .schema(
+                Schema::builder()
+                    .with_fields([Arc::new(id)])
+                    .build()
+                    .unwrap(),
+            )
             .build();
-        TableMetadataBuilder::from_table_creation(creation).unwrap().build().unwrap().metadata
+        TableMetadataBuilder::from_table_creation(creation)
+            .unwrap()
+            .build()
+            .unwrap()
+            .metadata
     }
 
     #[test]
     fn move_keeps_what_others_set() {
-        let column = aws_sdk_glue::types::Column::builder().name("id").comment("the key").build().unwrap();
+        let column = aws_sdk_glue::types::Column::builder()
+            .name("id")
+            .comment("the key")
+            .build()
+            .unwrap();
         let kept = HashMap::from([
             ("classification".to_owned(), "parquet".to_owned()),
-            (METADATA_LOCATION.to_owned(), "s3://lake/old.metadata.json".to_owned()),
+            (
+                METADATA_LOCATION.to_owned(),
+                "s3://lake/old.metadata.json".to_owned(),
+            ),
         ]);
         let record = Table::builder()
             .name("t")
@@ -253,16 +337,30 @@ mod tests {
             .description("orders")
             .retention(7)
             .set_parameters(Some(kept))
-            .storage_descriptor(StorageDescriptor::builder().columns(column).location("s3://x").build())
+            .storage_descriptor(
+                StorageDescriptor::builder()
+                    .columns(column)
+                    .location("s3://x")
+                    .build(),
+            )
             .build()
             .unwrap();
-        let name = TableName { database: "d".to_owned(), table: "t".to_owned() };
+        let name = TableName {
+            database: "d".to_owned(),
+            table: "t".to_owned(),
+        };
         let input = moved(&name, &record, "s3://lake/new.metadata.json", &metadata()).unwrap();
-        assert_eq!((input.owner(), input.description(), input.retention()), (Some("somebody"), Some("orders"), 7));
+        assert_eq!(
+            (input.owner(), input.description(), input.retention()),
+            (Some("somebody"), Some("orders"), 7)
+        );
         let parameters = input.parameters().unwrap();
         assert_eq!(parameters["classification"], "parquet");
         assert_eq!(parameters[METADATA_LOCATION], "s3://lake/new.metadata.json");
-        assert_eq!(parameters[PREVIOUS_METADATA_LOCATION], "s3://lake/old.metadata.json");
+        assert_eq!(
+            parameters[PREVIOUS_METADATA_LOCATION],
+            "s3://lake/old.metadata.json"
+        );
         assert_eq!(parameters[TABLE_TYPE], ICEBERG);
         let descriptor = input.storage_descriptor().unwrap();
         assert_eq!(descriptor.location(), Some("s3://x"));

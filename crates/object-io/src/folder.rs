@@ -35,16 +35,27 @@ impl FolderStore {
     #[must_use]
     pub fn new(root: &Path) -> Self {
         let uri_prefix = format!("file://{}/", root.display());
-        Self { root: root.to_owned(), uri_prefix, partial_count: AtomicU64::new(0) }
+        Self {
+            root: root.to_owned(),
+            uri_prefix,
+            partial_count: AtomicU64::new(0),
+        }
     }
 
     fn path(&self, operation: &'static str, key: &str) -> Result<PathBuf, ObjectError> {
         let relative = Path::new(key);
-        if relative.components().all(|part| matches!(part, Component::Normal(_))) {
+        if relative
+            .components()
+            .all(|part| matches!(part, Component::Normal(_)))
+        {
             return Ok(self.root.join(relative));
         }
         let source = io::Error::new(ErrorKind::InvalidInput, "key leaves the folder");
-        Err(ObjectError::Refused { operation, key: key.to_owned(), source: Box::new(source) })
+        Err(ObjectError::Refused {
+            operation,
+            key: key.to_owned(),
+            source: Box::new(source),
+        })
     }
 
     async fn write_partial(&self, body: &Bytes) -> io::Result<PathBuf> {
@@ -52,7 +63,11 @@ impl FolderStore {
         fs::create_dir_all(&folder).await?;
         let number = self.partial_count.fetch_add(1, Ordering::Relaxed);
         // The address tells two stores of one process apart, the process id two processes.
-        let name = format!("{}-{:p}-{number}", std::process::id(), &raw const self.partial_count);
+        let name = format!(
+            "{}-{:p}-{number}",
+            std::process::id(),
+            &raw const self.partial_count
+        );
         let path = folder.join(name);
         fs::write(&path, body).await?;
         Ok(path)
@@ -63,9 +78,17 @@ fn failed(operation: &'static str, key: &str, source: io::Error) -> ObjectError 
     let (key, refused) = (key.to_owned(), source.kind() == ErrorKind::PermissionDenied);
     let source = Box::new(source);
     if refused {
-        ObjectError::Refused { operation, key, source }
+        ObjectError::Refused {
+            operation,
+            key,
+            source,
+        }
     } else {
-        ObjectError::Unavailable { operation, key, source }
+        ObjectError::Unavailable {
+            operation,
+            key,
+            source,
+        }
     }
 }
 
@@ -114,8 +137,13 @@ impl ObjectStore for FolderStore {
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<String>, ObjectError> {
-        let keys = keys_below(&self.root).await.map_err(|source| failed("list", prefix, source))?;
-        let mut keys: Vec<String> = keys.into_iter().filter(|key| key.starts_with(prefix)).collect();
+        let keys = keys_below(&self.root)
+            .await
+            .map_err(|source| failed("list", prefix, source))?;
+        let mut keys: Vec<String> = keys
+            .into_iter()
+            .filter(|key| key.starts_with(prefix))
+            .collect();
         keys.sort_unstable();
         Ok(keys)
     }
@@ -131,7 +159,10 @@ impl ObjectStore for FolderStore {
 
 /// Nothing there; or the key is a folder of other keys, which is nothing as an object.
 fn is_absent(source: &io::Error) -> bool {
-    matches!(source.kind(), ErrorKind::NotFound | ErrorKind::IsADirectory | ErrorKind::NotADirectory)
+    matches!(
+        source.kind(),
+        ErrorKind::NotFound | ErrorKind::IsADirectory | ErrorKind::NotADirectory
+    )
 }
 
 async fn keys_below(root: &Path) -> io::Result<Vec<String>> {

@@ -22,7 +22,10 @@ impl MemoryStore {
     /// An empty bucket of this name.
     #[must_use]
     pub fn new(bucket: &str) -> Self {
-        Self { uri_prefix: format!("s3://{bucket}/"), objects: Mutex::default() }
+        Self {
+            uri_prefix: format!("s3://{bucket}/"),
+            objects: Mutex::default(),
+        }
     }
 
     fn objects(&self) -> MutexGuard<'_, BTreeMap<String, Bytes>> {
@@ -57,7 +60,10 @@ impl ObjectStore for MemoryStore {
     async fn list(&self, prefix: &str) -> Result<Vec<String>, ObjectError> {
         let objects = self.objects();
         let from_prefix = objects.range(prefix.to_owned()..);
-        Ok(from_prefix.take_while(|(key, _)| key.starts_with(prefix)).map(|(key, _)| key.clone()).collect())
+        Ok(from_prefix
+            .take_while(|(key, _)| key.starts_with(prefix))
+            .map(|(key, _)| key.clone())
+            .collect())
     }
 
     async fn delete(&self, key: &str) -> Result<(), ObjectError> {

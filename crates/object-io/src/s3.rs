@@ -36,7 +36,9 @@ impl S3Store {
     /// The bucket of this name. `path_style` for stand-ins that have no host name per bucket.
     #[must_use]
     pub fn new(config: &SdkConfig, bucket: &str, path_style: bool) -> Self {
-        let config = aws_sdk_s3::config::Builder::from(config).force_path_style(path_style).build();
+        let config = aws_sdk_s3::config::Builder::from(config)
+            .force_path_style(path_style)
+            .build();
         Self {
             client: Client::from_conf(config),
             bucket: bucket.to_owned(),
@@ -97,9 +99,17 @@ where
     };
     let source = Box::new(error);
     if refused {
-        ObjectError::Refused { operation, key, source }
+        ObjectError::Refused {
+            operation,
+            key,
+            source,
+        }
     } else {
-        ObjectError::Unavailable { operation, key, source }
+        ObjectError::Unavailable {
+            operation,
+            key,
+            source,
+        }
     }
 }
 
@@ -110,16 +120,29 @@ impl ObjectStore for S3Store {
     }
 
     async fn get(&self, key: &str) -> Result<Option<Bytes>, ObjectError> {
-        let answer = match self.client.get_object().bucket(&self.bucket).key(key).send().await {
+        let answer = match self
+            .client
+            .get_object()
+            .bucket(&self.bucket)
+            .key(key)
+            .send()
+            .await
+        {
             Ok(answer) => answer,
-            Err(SdkError::ServiceError(answer)) if answer.err().is_no_such_key() => return Ok(None),
+            Err(SdkError::ServiceError(answer)) if answer.err().is_no_such_key() => {
+                return Ok(None);
+            }
             Err(error) => return Err(failed("get", key, error)),
         };
-        let body = answer.body.collect().await.map_err(|source| ObjectError::Unavailable {
-            operation: "get",
-            key: key.to_owned(),
-            source: Box::new(source),
-        })?;
+        let body = answer
+            .body
+            .collect()
+            .await
+            .map_err(|source| ObjectError::Unavailable {
+                operation: "get",
+                key: key.to_owned(),
+                source: Box::new(source),
+            })?;
         Ok(Some(body.into_bytes()))
     }
 
@@ -136,7 +159,9 @@ impl ObjectStore for S3Store {
                 .config_override(
                     aws_sdk_s3::config::Builder::new().retry_config(RetryConfig::disabled()),
                 );
-            let Err(error) = put.send().await else { return Ok(PutOutcome::Created) };
+            let Err(error) = put.send().await else {
+                return Ok(PutOutcome::Created);
+            };
             let key = key.to_owned();
             match classify(&error) {
                 PutAnswer::Exists => return Ok(PutOutcome::Exists),
@@ -144,11 +169,19 @@ impl ObjectStore for S3Store {
                 PutAnswer::Unknown => return Ok(PutOutcome::Unknown),
                 PutAnswer::Refused => {
                     let source = Box::new(error);
-                    return Err(ObjectError::Refused { operation: "put", key, source });
+                    return Err(ObjectError::Refused {
+                        operation: "put",
+                        key,
+                        source,
+                    });
                 }
                 PutAnswer::Throttled => {
                     let source = Box::new(error);
-                    return Err(ObjectError::Unavailable { operation: "put", key, source });
+                    return Err(ObjectError::Unavailable {
+                        operation: "put",
+                        key,
+                        source,
+                    });
                 }
             }
         }
@@ -156,24 +189,45 @@ impl ObjectStore for S3Store {
     }
 
     async fn put(&self, key: &str, body: Bytes) -> Result<(), ObjectError> {
-        let put = self.client.put_object().bucket(&self.bucket).key(key).body(ByteStream::from(body));
-        put.send().await.map(drop).map_err(|error| failed("put", key, error))
+        let put = self
+            .client
+            .put_object()
+            .bucket(&self.bucket)
+            .key(key)
+            .body(ByteStream::from(body));
+        put.send()
+            .await
+            .map(drop)
+            .map_err(|error| failed("put", key, error))
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<String>, ObjectError> {
-        let request = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix);
+        let request = self
+            .client
+            .list_objects_v2()
+            .bucket(&self.bucket)
+            .prefix(prefix);
         let mut pages = request.into_paginator().send();
         let mut keys = Vec::new();
         while let Some(page) = pages.next().await {
             let page = page.map_err(|error| failed("list", prefix, error))?;
-            keys.extend(page.contents.unwrap_or_default().into_iter().filter_map(|object| object.key));
+            keys.extend(
+                page.contents
+                    .unwrap_or_default()
+                    .into_iter()
+                    .filter_map(|object| object.key),
+            );
         }
         Ok(keys)
     }
 
     async fn delete(&self, key: &str) -> Result<(), ObjectError> {
         let delete = self.client.delete_object().bucket(&self.bucket).key(key);
-        delete.send().await.map(drop).map_err(|error| failed("delete", key, error))
+        delete
+            .send()
+            .await
+            .map(drop)
+            .map_err(|error| failed("delete", key, error))
     }
 }
 
@@ -185,7 +239,11 @@ mod tests {
     fn only_known_refusals_count_as_not_written() {
         let meanings = [
             (Some(412), Some("PreconditionFailed"), PutAnswer::Exists),
-            (Some(409), Some("ConditionalRequestConflict"), PutAnswer::Raced),
+            (
+                Some(409),
+                Some("ConditionalRequestConflict"),
+                PutAnswer::Raced,
+            ),
             (Some(403), Some("AccessDenied"), PutAnswer::Refused),
             (Some(404), Some("NoSuchBucket"), PutAnswer::Refused),
             (Some(503), Some("SlowDown"), PutAnswer::Throttled),

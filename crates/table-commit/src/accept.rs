@@ -82,20 +82,37 @@ pub fn judge(frontier: &Frontier, record: &RecordIdentity) -> Verdict {
         return Verdict::Drop(DropReason::OldIncarnation);
     }
     if header.topic_incarnation > frontier.incarnation {
-        return Verdict::NewIncarnation { incarnation: header.topic_incarnation };
+        return Verdict::NewIncarnation {
+            incarnation: header.topic_incarnation,
+        };
     }
     // 2. Coverage by offset.
-    let covered = Predecessor { epoch: frontier.epoch, pseq: frontier.pseq };
-    let found = Predecessor { epoch: header.epoch, pseq: header.pseq };
+    let covered = Predecessor {
+        epoch: frontier.epoch,
+        pseq: frontier.pseq,
+    };
+    let found = Predecessor {
+        epoch: header.epoch,
+        pseq: header.pseq,
+    };
     if record.offset < frontier.offset {
-        return if found > covered { Verdict::TopicReplaced } else { Verdict::Drop(DropReason::Redelivered) };
+        return if found > covered {
+            Verdict::TopicReplaced
+        } else {
+            Verdict::Drop(DropReason::Redelivered)
+        };
     }
     // 3. Fencing.
     if header.epoch < frontier.epoch {
         return Verdict::Drop(DropReason::Fenced);
     }
     // 4. Continuity.
-    let gap = Gap { offset: record.offset, covered, found, predecessor: header.predecessor };
+    let gap = Gap {
+        offset: record.offset,
+        covered,
+        found,
+        predecessor: header.predecessor,
+    };
     if header.epoch == frontier.epoch {
         if header.pseq <= frontier.pseq {
             return Verdict::Drop(DropReason::Repeated);
@@ -103,12 +120,20 @@ pub fn judge(frontier: &Frontier, record: &RecordIdentity) -> Verdict {
         if header.pseq - frontier.pseq != 1 {
             return Verdict::Gap(gap);
         }
-    } else if header.pseq != 1 || header.predecessor.is_some_and(|predecessor| predecessor > covered) {
+    } else if header.pseq != 1
+        || header
+            .predecessor
+            .is_some_and(|predecessor| predecessor > covered)
+    {
         return Verdict::Gap(gap);
     }
     // 5. Coverage by position.
-    let known = frontier.position(header.position.lane()).is_some_and(|last| header.position <= last);
-    Verdict::Accept { row: !known && header.kind != RecordKind::Marker }
+    let known = frontier
+        .position(header.position.lane())
+        .is_some_and(|last| header.position <= last);
+    Verdict::Accept {
+        row: !known && header.kind != RecordKind::Marker,
+    }
 }
 
 impl Frontier {
@@ -144,7 +169,11 @@ impl Frontier {
     /// Offsets alone need none: a record that only moved the offset is judged the same when it comes again.
     #[must_use]
     pub fn needs_slot(&self, after: &Self) -> bool {
-        Self { offset: 0, ..*self } != Self { offset: 0, ..*after }
+        Self { offset: 0, ..*self }
+            != Self {
+                offset: 0,
+                ..*after
+            }
     }
 }
 

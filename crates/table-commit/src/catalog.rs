@@ -123,7 +123,9 @@ impl CatalogError {
     pub fn disposition(&self) -> Disposition {
         match self {
             Self::Unavailable { .. } => Disposition::Retry,
-            Self::Refused { .. } | Self::NoVersion { .. } | Self::NotIceberg { .. } => Disposition::Halt,
+            Self::Refused { .. } | Self::NoVersion { .. } | Self::NotIceberg { .. } => {
+                Disposition::Halt
+            }
         }
     }
 }

@@ -80,7 +80,11 @@ impl Chain {
         from: &Frontier,
         limit: usize,
     ) -> Result<Walk, CommitError> {
-        let mut walk = Walk { tail: *from, intents: Vec::new(), at_end: false };
+        let mut walk = Walk {
+            tail: *from,
+            intents: Vec::new(),
+            at_end: false,
+        };
         while walk.intents.len() < limit {
             let Some(intent) = self.next(store, &walk.tail).await? else {
                 walk.at_end = true;
@@ -109,7 +113,11 @@ impl Chain {
             VerifiedPut::Created => Ok(SlotOutcome::Won),
             VerifiedPut::ExistsOther(body) => {
                 let found = parse(&key, tail, &body)?;
-                if found.id == intent.id { Ok(SlotOutcome::Won) } else { Ok(SlotOutcome::Taken(Box::new(found))) }
+                if found.id == intent.id {
+                    Ok(SlotOutcome::Won)
+                } else {
+                    Ok(SlotOutcome::Taken(Box::new(found)))
+                }
             }
             VerifiedPut::Unknown => Err(CommitError::SlotUnknown { key }),
         }
@@ -128,6 +136,8 @@ fn parse(key: &str, tail: &Frontier, body: &[u8]) -> Result<Intent, CommitError>
     if forward && intent.start == tail.offset && intent.end == after.offset {
         Ok(intent)
     } else {
-        Err(CommitError::BrokenChain { key: key.to_owned() })
+        Err(CommitError::BrokenChain {
+            key: key.to_owned(),
+        })
     }
 }

@@ -108,16 +108,28 @@ impl Committer {
     async fn staged(&self, table: &LoadedTable) -> Result<Staged, CommitError> {
         let partitions = table.state.partitions.len().max(1);
         let limit = self.limits.intents_per_commit_max.div_ceil(partitions);
-        let walks = table.state.partitions.iter().map(|(partition, frontier)| async move {
-            let chain = table.chain(*partition);
-            let walk = chain.walk(self.store.as_ref(), frontier, limit).await?;
-            Ok::<_, CommitError>((*partition, walk))
-        });
-        let mut staged = Staged { walks: Vec::new(), more: false, needs_schema: None };
+        let walks = table
+            .state
+            .partitions
+            .iter()
+            .map(|(partition, frontier)| async move {
+                let chain = table.chain(*partition);
+                let walk = chain.walk(self.store.as_ref(), frontier, limit).await?;
+                Ok::<_, CommitError>((*partition, walk))
+            });
+        let mut staged = Staged {
+            walks: Vec::new(),
+            more: false,
+            needs_schema: None,
+        };
         for (partition, mut walk) in try_join_all(walks).await? {
             // The chain is cut before the first intent that the table's schema does not hold.
             let schema_version = table.state.schema_version;
-            if let Some(cut) = walk.intents.iter().position(|intent| intent.schema_version > schema_version) {
+            if let Some(cut) = walk
+                .intents
+                .iter()
+                .position(|intent| intent.schema_version > schema_version)
+            {
                 let needed = walk.intents.get(cut).map(|intent| intent.schema_version);
                 staged.needs_schema = staged.needs_schema.max(needed);
                 walk.intents.truncate(cut);
@@ -169,7 +181,11 @@ impl Staged {
             intent_count: self.intents().count(),
             file_count: self.intents().map(|intent| intent.files.len()).sum(),
             row_count: self.intents().map(|intent| intent.row_count).sum(),
-            oldest_intent_ms: self.intents().map(|intent| intent.created_ms).min().unwrap_or(0),
+            oldest_intent_ms: self
+                .intents()
+                .map(|intent| intent.created_ms)
+                .min()
+                .unwrap_or(0),
             more: self.more,
             needs_schema: self.needs_schema,
         }

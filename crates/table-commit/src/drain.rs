@@ -82,9 +82,11 @@ impl Committer {
             };
             if let Some(version) = needed {
                 drained.schema_change_count += 1;
-                evolve(version)
-                    .await
-                    .map_err(|source| DrainError::Schema { table: name.clone(), version, source })?;
+                evolve(version).await.map_err(|source| DrainError::Schema {
+                    table: name.clone(),
+                    version,
+                    source,
+                })?;
             }
         }
         Ok(drained)
@@ -99,7 +101,10 @@ impl Drained {
         self.file_count += count(combined.file_count);
         self.row_count += combined.row_count;
         self.oldest_intent_ms = Some(
-            self.oldest_intent_ms.map_or(combined.oldest_intent_ms, |ms| ms.min(combined.oldest_intent_ms)),
+            self.oldest_intent_ms
+                .map_or(combined.oldest_intent_ms, |ms| {
+                    ms.min(combined.oldest_intent_ms)
+                }),
         );
     }
 }

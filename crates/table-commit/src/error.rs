@@ -55,7 +55,9 @@ pub enum CommitError {
         uri_prefix: String,
     },
     /// A slot holds what is no intent.
-    #[error("{key} holds no intent that this version can read; see who wrote it, nothing of it is applied")]
+    #[error(
+        "{key} holds no intent that this version can read; see who wrote it, nothing of it is applied"
+    )]
     MalformedIntent {
         /// Key of the slot.
         key: String,
@@ -64,7 +66,9 @@ pub enum CommitError {
         source: serde_json::Error,
     },
     /// A slot holds an intent that does not continue the chain it is in.
-    #[error("the intent in {key} does not continue its chain; see who wrote it, nothing of it is applied")]
+    #[error(
+        "the intent in {key} does not continue its chain; see who wrote it, nothing of it is applied"
+    )]
     BrokenChain {
         /// Key of the slot.
         key: String,
@@ -76,7 +80,9 @@ pub enum CommitError {
         key: String,
     },
     /// The state in the table's properties cannot be read.
-    #[error("{table}: property firn.state cannot be read; restore it from the summary of the newest snapshot that has it")]
+    #[error(
+        "{table}: property firn.state cannot be read; restore it from the summary of the newest snapshot that has it"
+    )]
     MalformedState {
         /// The table.
         table: TableName,
@@ -85,13 +91,17 @@ pub enum CommitError {
         source: serde_json::Error,
     },
     /// The table has snapshots but no state of ours: nobody knows how far it is.
-    #[error("{table} has snapshots but no property firn.state; restore it from the summary of the newest snapshot that has it, or drop the table to load it anew")]
+    #[error(
+        "{table} has snapshots but no property firn.state; restore it from the summary of the newest snapshot that has it, or drop the table to load it anew"
+    )]
     NoState {
         /// The table.
         table: TableName,
     },
     /// The table's head is not a descendant of our last snapshot: somebody rolled the table back.
-    #[error("{table} was rolled back: snapshot {state_snapshot_id} of its state is no ancestor of its head; to go on without the rows taken back: `firn rollback accept`, to have them again: `firn rollback replay`")]
+    #[error(
+        "{table} was rolled back: snapshot {state_snapshot_id} of its state is no ancestor of its head; to go on without the rows taken back: `firn rollback accept`, to have them again: `firn rollback replay`"
+    )]
     RolledBack {
         /// The table.
         table: TableName,
@@ -101,7 +111,9 @@ pub enum CommitError {
         head_snapshot_id: Option<i64>,
     },
     /// The table is not the one that this topic feeds.
-    #[error("{table} is not fed by topic {topic} (its property firn.topic: {found:?}); drop or rename it, or capture into another name")]
+    #[error(
+        "{table} is not fed by topic {topic} (its property firn.topic: {found:?}); drop or rename it, or capture into another name"
+    )]
     ForeignTable {
         /// The table.
         table: TableName,
@@ -111,7 +123,9 @@ pub enum CommitError {
         found: Option<String>,
     },
     /// Another engine dropped a column that the source still has.
-    #[error("{table}: column {column} (field {field_id}) was dropped in the lake but the source has it; add it again with this field id by restoring an older schema, or drop the table to load it anew")]
+    #[error(
+        "{table}: column {column} (field {field_id}) was dropped in the lake but the source has it; add it again with this field id by restoring an older schema, or drop the table to load it anew"
+    )]
     ColumnDropped {
         /// The table.
         table: TableName,
@@ -121,7 +135,9 @@ pub enum CommitError {
         field_id: i32,
     },
     /// A column of the table cannot become what the document says.
-    #[error("{table}: column {column} is {found} in the lake and cannot become {wanted}; capture into another table")]
+    #[error(
+        "{table}: column {column} is {found} in the lake and cannot become {wanted}; capture into another table"
+    )]
     ColumnConflict {
         /// The table.
         table: TableName,
@@ -188,6 +204,9 @@ impl CommitError {
 
     /// For `map_err` on results of the Iceberg library.
     pub(crate) fn iceberg(doing: &'static str) -> impl Fn(iceberg::Error) -> Self {
-        move |source| Self::Iceberg { doing, source: Box::new(source) }
+        move |source| Self::Iceberg {
+            doing,
+            source: Box::new(source),
+        }
     }
 }

@@ -32,7 +32,11 @@ impl Committer {
     /// # Errors
     /// [`CommitError::ColumnDropped`], [`CommitError::ColumnConflict`] (Halt); those of [`Committer::load`];
     /// [`CommitError::TriesExhausted`] (Refresh); [`CommitError::OutcomeUnknown`] (Verify).
-    pub async fn evolve(&self, name: &TableName, target: &SourceSchema) -> Result<u32, CommitError> {
+    pub async fn evolve(
+        &self,
+        name: &TableName,
+        target: &SourceSchema,
+    ) -> Result<u32, CommitError> {
         let mut race = Race::new(name, "evolve", self.limits.tries_max);
         loop {
             let table = self.load_existing(name).await?;
@@ -48,7 +52,10 @@ impl Committer {
             let failed = CommitError::iceberg("evolving a table's schema");
             let properties = HashMap::from([
                 (STATE_PROPERTY.to_owned(), state.to_json(name)?),
-                (SCHEMA_VERSION_PROPERTY.to_owned(), target.version.to_string()),
+                (
+                    SCHEMA_VERSION_PROPERTY.to_owned(),
+                    target.version.to_string(),
+                ),
             ]);
             let metadata = table
                 .builder()
@@ -66,13 +73,22 @@ impl Committer {
 fn evolved_schema(table: &LoadedTable, target: &SourceSchema) -> Result<Schema, CommitError> {
     let current = table.metadata.current_schema();
     let first_unknown = table.state.next_field_id;
-    let retired: HashSet<i32> = target.retired.iter().map(|column| column.field_id).collect();
-    let wanted = evolved_lake_schema(current, target)
-        .map_err(|error| CommitError::File { doing: "evolving a table's schema", source: Box::new(error) })?;
+    let retired: HashSet<i32> = target
+        .retired
+        .iter()
+        .map(|column| column.field_id)
+        .collect();
+    let wanted = evolved_lake_schema(current, target).map_err(|error| CommitError::File {
+        doing: "evolving a table's schema",
+        source: Box::new(error),
+    })?;
 
     let mut fields: Vec<NestedFieldRef> = Vec::new();
     for field in wanted.as_struct().fields() {
-        match (field.id < first_unknown, current.as_struct().field_by_id(field.id)) {
+        match (
+            field.id < first_unknown,
+            current.as_struct().field_by_id(field.id),
+        ) {
             (true, Some(found)) => fields.push(widened(&table.name, found, field)?),
             // The owner dropped what the source no longer has: it stays dropped.
             (true, None) if retired.contains(&field.id) => {}
@@ -86,21 +102,41 @@ fn evolved_schema(table: &LoadedTable, target: &SourceSchema) -> Result<Schema, 
             (false, None) => fields.push(Arc::clone(field)),
             (false, Some(foreign)) => {
                 let found = format!("field {} ({})", foreign.id, foreign.name);
-                return Err(conflict(&table.name, field, found, "a new column with this field id"));
+                return Err(conflict(
+                    &table.name,
+                    field,
+                    found,
+                    "a new column with this field id",
+                ));
             }
         }
     }
-    let ours: HashSet<i32> = wanted.as_struct().fields().iter().map(|field| field.id).collect();
-    for foreign in current.as_struct().fields().iter().filter(|field| !ours.contains(&field.id)) {
-        let namesake = fields.iter().find(|field| field.name.eq_ignore_ascii_case(&foreign.name));
+    let ours: HashSet<i32> = wanted
+        .as_struct()
+        .fields()
+        .iter()
+        .map(|field| field.id)
+        .collect();
+    for foreign in current
+        .as_struct()
+        .fields()
+        .iter()
+        .filter(|field| !ours.contains(&field.id))
+    {
+        let namesake = fields
+            .iter()
+            .find(|field| field.name.eq_ignore_ascii_case(&foreign.name));
         if let Some(field) = namesake {
             let found = format!("a name that another engine gave to field {}", foreign.id);
             return Err(conflict(&table.name, field, found, "a column of this name"));
         }
         fields.push(Arc::clone(foreign));
     }
-    let required: HashSet<i32> =
-        fields.iter().filter(|field| field.required).map(|field| field.id).collect();
+    let required: HashSet<i32> = fields
+        .iter()
+        .filter(|field| field.required)
+        .map(|field| field.id)
+        .collect();
     // Half a key identifies nothing.
     let identifiers: Vec<i32> = wanted.identifier_field_ids().collect();
     let whole = identifiers.iter().all(|id| required.contains(id));
@@ -123,7 +159,12 @@ fn widened(
         found.field_type.clone()
     } else {
         let text = found.field_type.to_string();
-        return Err(conflict(table, wanted, text, &wanted.field_type.to_string()));
+        return Err(conflict(
+            table,
+            wanted,
+            text,
+            &wanted.field_type.to_string(),
+        ));
     };
     let required = found.required && wanted.required;
     let mut field = NestedField::new(wanted.id, wanted.name.clone(), *field_type, required);
@@ -135,12 +176,18 @@ fn widened(
 
 /// Whether files of one type can be read as the other.
 fn promotes(from: &Type, to: &Type) -> bool {
-    let (Type::Primitive(narrow), Type::Primitive(wide)) = (from, to) else { return from == to };
+    let (Type::Primitive(narrow), Type::Primitive(wide)) = (from, to) else {
+        return from == to;
+    };
     match (narrow, wide) {
-        (PrimitiveType::Int, PrimitiveType::Long) | (PrimitiveType::Float, PrimitiveType::Double) => true,
+        (PrimitiveType::Int, PrimitiveType::Long)
+        | (PrimitiveType::Float, PrimitiveType::Double) => true,
         (
             PrimitiveType::Decimal { precision, scale },
-            PrimitiveType::Decimal { precision: wider, scale: same },
+            PrimitiveType::Decimal {
+                precision: wider,
+                scale: same,
+            },
         ) => precision <= wider && scale == same,
         (same, other) => same == other,
     }

@@ -43,14 +43,24 @@ pub struct Intent {
 impl Intent {
     /// The intent of a batch that takes the chain from `tail` to `after`.
     #[must_use]
-    pub fn new(id: String, tail: &Frontier, after: &Frontier, files: Vec<StagedFile>, created_ms: i64) -> Self {
+    pub fn new(
+        id: String,
+        tail: &Frontier,
+        after: &Frontier,
+        files: Vec<StagedFile>,
+        created_ms: i64,
+    ) -> Self {
         Self {
             v: INTENT_FORMAT,
             id,
             start: tail.offset,
             end: after.offset,
             after: *after,
-            schema_version: files.iter().map(|file| file.schema_version).max().unwrap_or(0),
+            schema_version: files
+                .iter()
+                .map(|file| file.schema_version)
+                .max()
+                .unwrap_or(0),
             row_count: files.iter().map(|file| file.row_count).sum(),
             files,
             created_ms,
@@ -62,7 +72,10 @@ impl Intent {
     #[must_use]
     pub fn closing(id: String, tail: &Frontier, incarnation: u32, created_ms: i64) -> Self {
         let after = tail.reopened(incarnation);
-        Self { closed: true, ..Self::new(id, tail, &after, Vec::new(), created_ms) }
+        Self {
+            closed: true,
+            ..Self::new(id, tail, &after, Vec::new(), created_ms)
+        }
     }
 
     /// Its bytes in the slot.
@@ -70,7 +83,10 @@ impl Intent {
     /// # Errors
     /// [`CommitError::MalformedIntent`] if it has no JSON form, which no intent lacks.
     pub fn to_bytes(&self, key: &str) -> Result<Bytes, CommitError> {
-        let malformed = |source| CommitError::MalformedIntent { key: key.to_owned(), source };
+        let malformed = |source| CommitError::MalformedIntent {
+            key: key.to_owned(),
+            source,
+        };
         serde_json::to_vec(self).map(Bytes::from).map_err(malformed)
     }
 
@@ -79,7 +95,9 @@ impl Intent {
     /// # Errors
     /// [`CommitError::MalformedIntent`] (Halt).
     pub fn from_bytes(key: &str, bytes: &[u8]) -> Result<Self, CommitError> {
-        serde_json::from_slice(bytes)
-            .map_err(|source| CommitError::MalformedIntent { key: key.to_owned(), source })
+        serde_json::from_slice(bytes).map_err(|source| CommitError::MalformedIntent {
+            key: key.to_owned(),
+            source,
+        })
     }
 }

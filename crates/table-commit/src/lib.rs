@@ -28,7 +28,7 @@ pub use catalog::{
     Catalog, CatalogError, CreateOutcome, Pointer, PointerVersion, SwapOutcome, TableName,
 };
 pub use chain::{Chain, SlotOutcome, Walk};
-pub use combine::{Combined, CombineOutcome};
+pub use combine::{CombineOutcome, Combined};
 pub use drain::{DrainError, Drained};
 pub use error::CommitError;
 pub use intent::Intent;

@@ -25,11 +25,16 @@ use crate::error::CommitError;
 ///
 /// # Errors
 /// [`CommitError::ForeignLocation`] (Halt) if it is outside.
-pub(crate) fn key_of<'a>(store: &dyn ObjectStore, location: &'a str) -> Result<&'a str, CommitError> {
-    location.strip_prefix(store.uri_prefix()).ok_or_else(|| CommitError::ForeignLocation {
-        location: location.to_owned(),
-        uri_prefix: store.uri_prefix().to_owned(),
-    })
+pub(crate) fn key_of<'a>(
+    store: &dyn ObjectStore,
+    location: &'a str,
+) -> Result<&'a str, CommitError> {
+    location
+        .strip_prefix(store.uri_prefix())
+        .ok_or_else(|| CommitError::ForeignLocation {
+            location: location.to_owned(),
+            uri_prefix: store.uri_prefix().to_owned(),
+        })
 }
 
 /// The object at an address that table metadata names.
@@ -39,17 +44,22 @@ pub(crate) async fn fetch(
     location: &str,
 ) -> Result<Bytes, CommitError> {
     let key = key_of(store, location)?;
-    store.get(key).await?.ok_or_else(|| CommitError::MissingObject {
-        table: table.clone(),
-        key: key.to_owned(),
-    })
+    store
+        .get(key)
+        .await?
+        .ok_or_else(|| CommitError::MissingObject {
+            table: table.clone(),
+            key: key.to_owned(),
+        })
 }
 
 /// An id of an `IdSource` in the form that Iceberg's file names and table identity have.
 pub(crate) fn uuid_of(id: &str) -> Uuid {
     // An id is 32 hexadecimal digits by contract; one that is not still gives a name of its own.
     Uuid::parse_str(id).unwrap_or_else(|_malformed| {
-        let folded = id.bytes().fold(0u128, |hash, byte| hash.rotate_left(7) ^ u128::from(byte));
+        let folded = id
+            .bytes()
+            .fold(0u128, |hash, byte| hash.rotate_left(7) ^ u128::from(byte));
         Uuid::from_u128(folded)
     })
 }
@@ -58,16 +68,25 @@ pub(crate) fn uuid_of(id: &str) -> Uuid {
 pub(crate) fn next_location(previous: Option<&str>, metadata: &TableMetadata, id: &str) -> String {
     let digits = |location: &str| -> Option<u64> {
         let name = location.rsplit('/').next()?;
-        let number: String =
-            name.trim_start_matches('v').chars().take_while(char::is_ascii_digit).collect();
+        let number: String = name
+            .trim_start_matches('v')
+            .chars()
+            .take_while(char::is_ascii_digit)
+            .collect();
         number.parse().ok()
     };
-    let version = previous.map_or(0, |location| digits(location).unwrap_or(0).saturating_add(1));
+    let version = previous.map_or(0, |location| {
+        digits(location).unwrap_or(0).saturating_add(1)
+    });
     let suffix = match metadata.metadata_compression_codec() {
         Ok(CompressionCodec::Gzip(_)) => ".gz",
         _ => "",
     };
-    format!("{}/metadata/{version:05}-{}{suffix}.metadata.json", metadata.location(), uuid_of(id))
+    format!(
+        "{}/metadata/{version:05}-{}{suffix}.metadata.json",
+        metadata.location(),
+        uuid_of(id)
+    )
 }
 
 /// The bytes of metadata for this address.
@@ -75,16 +94,31 @@ pub(crate) async fn encode(metadata: &TableMetadata, location: &str) -> Result<B
     let failed = CommitError::iceberg("writing table metadata");
     let scratch = FileIO::new_with_memory();
     let parsed = MetadataLocation::from_str(location).map_err(&failed)?;
-    metadata.write_to(&scratch, &parsed).await.map_err(&failed)?;
-    scratch.new_input(location).map_err(&failed)?.read().await.map_err(&failed)
+    metadata
+        .write_to(&scratch, &parsed)
+        .await
+        .map_err(&failed)?;
+    scratch
+        .new_input(location)
+        .map_err(&failed)?
+        .read()
+        .await
+        .map_err(&failed)
 }
 
 /// The metadata in these bytes, compressed or not.
 pub(crate) async fn decode(bytes: Bytes, location: &str) -> Result<TableMetadata, CommitError> {
     let failed = CommitError::iceberg("reading table metadata");
     let scratch = FileIO::new_with_memory();
-    scratch.new_output(location).map_err(&failed)?.write(bytes).await.map_err(&failed)?;
-    TableMetadata::read_from(&scratch, location).await.map_err(&failed)
+    scratch
+        .new_output(location)
+        .map_err(&failed)?
+        .write(bytes)
+        .await
+        .map_err(&failed)?;
+    TableMetadata::read_from(&scratch, location)
+        .await
+        .map_err(&failed)
 }
 
 #[cfg(test)]
@@ -103,9 +137,16 @@ mod tests {
             .name("t".to_owned())
             .location("s3://b/t".to_owned())
             .schema(table_file::base_schema().unwrap())
-            .properties(HashMap::from([("write.metadata.compression-codec".to_owned(), codec.to_owned())]))
+            .properties(HashMap::from([(
+                "write.metadata.compression-codec".to_owned(),
+                codec.to_owned(),
+            )]))
             .build();
-        TableMetadataBuilder::from_table_creation(creation).unwrap().build().unwrap().metadata
+        TableMetadataBuilder::from_table_creation(creation)
+            .unwrap()
+            .build()
+            .unwrap()
+            .metadata
     }
 
     #[tokio::test]
@@ -125,11 +166,17 @@ mod tests {
         let metadata = metadata("gzip");
         let after = |previous| next_location(previous, &metadata, ID);
         let id = "01020304-0506-0708-090a-0b0c0d0e0f10";
-        assert_eq!(after(None), format!("s3://b/t/metadata/00000-{id}.gz.metadata.json"));
+        assert_eq!(
+            after(None),
+            format!("s3://b/t/metadata/00000-{id}.gz.metadata.json")
+        );
         assert_eq!(
             after(Some("s3://b/t/metadata/00041-x.gz.metadata.json")),
             format!("s3://b/t/metadata/00042-{id}.gz.metadata.json")
         );
-        assert_eq!(after(Some("s3://b/t/metadata/v7.metadata.json")), format!("s3://b/t/metadata/00008-{id}.gz.metadata.json"));
+        assert_eq!(
+            after(Some("s3://b/t/metadata/v7.metadata.json")),
+            format!("s3://b/t/metadata/00008-{id}.gz.metadata.json")
+        );
     }
 }

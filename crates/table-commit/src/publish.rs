@@ -35,14 +35,21 @@ impl Committer {
         objects.push((location.clone(), encode(metadata, &location).await?));
         let writes = objects.iter().map(|(location, body)| async {
             let key = key_of(self.store.as_ref(), location)?;
-            self.store.put(key, body.clone()).await.map_err(CommitError::from)
+            self.store
+                .put(key, body.clone())
+                .await
+                .map_err(CommitError::from)
         });
         try_join_all(writes).await?;
         failpoint::hit(failpoints::COMMIT_BEFORE_SWAP);
-        let outcome = self.catalog.swap(&base.name, &base.pointer, &location, metadata).await?;
+        let outcome = self
+            .catalog
+            .swap(&base.name, &base.pointer, &location, metadata)
+            .await?;
         failpoint::hit(failpoints::COMMIT_AFTER_SWAP);
         if outcome == SwapOutcome::Conflict {
-            let locations: Vec<String> = objects.into_iter().map(|(location, _)| location).collect();
+            let locations: Vec<String> =
+                objects.into_iter().map(|(location, _)| location).collect();
             self.discard(&locations).await;
         }
         Ok(outcome)
@@ -51,7 +58,9 @@ impl Committer {
     /// Removes files that nothing names, as well as it goes.
     pub(crate) async fn discard(&self, locations: &[String]) {
         for location in locations {
-            let Ok(key) = key_of(self.store.as_ref(), location) else { continue };
+            let Ok(key) = key_of(self.store.as_ref(), location) else {
+                continue;
+            };
             if let Err(error) = self.store.delete(key).await {
                 tracing::debug!(key, %error, "leftover of a lost attempt stays");
             }
@@ -71,7 +80,13 @@ pub(crate) struct Race<'a> {
 
 impl<'a> Race<'a> {
     pub(crate) fn new(table: &'a TableName, operation: &'static str, tries_max: u32) -> Self {
-        Self { table, operation, tries_max, tries: 0, unknown: false }
+        Self {
+            table,
+            operation,
+            tries_max,
+            tries: 0,
+            unknown: false,
+        }
     }
 
     /// Begins a try, after the caller has loaded the table and not found its work done.
@@ -87,7 +102,11 @@ impl<'a> Race<'a> {
         if self.unknown {
             return Err(CommitError::OutcomeUnknown { table, operation });
         }
-        Err(CommitError::TriesExhausted { table, operation, tries })
+        Err(CommitError::TriesExhausted {
+            table,
+            operation,
+            tries,
+        })
     }
 
     /// Takes note of how a try ended; the caller loads the table next, whatever it was.

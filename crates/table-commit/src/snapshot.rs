@@ -18,8 +18,8 @@ use bytes::Bytes;
 use iceberg::io::FileIO;
 use iceberg::spec::{
     DataFile, FormatVersion, MAIN_BRANCH, ManifestContentType, ManifestEntryRef, ManifestFile,
-    ManifestList, ManifestListWriter, ManifestWriterBuilder, Operation, Snapshot,
-    Summary, TableMetadata,
+    ManifestList, ManifestListWriter, ManifestWriterBuilder, Operation, Snapshot, Summary,
+    TableMetadata,
 };
 use object_io::ObjectStore;
 use table_file::StagedFile;
@@ -71,8 +71,15 @@ impl Plan<'_> {
         let mut objects = Vec::with_capacity(2);
         let mut manifests = Vec::new();
         if !self.files.is_empty() {
-            let location = format!("{}/metadata/{}-m0.avro", metadata.location(), self.attempt_id);
-            manifests.push(self.write_manifest(&scratch, &location, &carried.merged).await?);
+            let location = format!(
+                "{}/metadata/{}-m0.avro",
+                metadata.location(),
+                self.attempt_id
+            );
+            manifests.push(
+                self.write_manifest(&scratch, &location, &carried.merged)
+                    .await?,
+            );
             objects.push((location.clone(), read_scratch(&scratch, &location).await?));
         }
         manifests.extend(carried.kept);
@@ -100,29 +107,51 @@ impl Plan<'_> {
         let failed = CommitError::iceberg("reading manifests");
         let metadata = &self.base.metadata;
         let Some(parent) = metadata.current_snapshot() else {
-            return Ok(Carried { kept: Vec::new(), merged: Vec::new() });
+            return Ok(Carried {
+                kept: Vec::new(),
+                merged: Vec::new(),
+            });
         };
         let bytes = fetch(store, &self.base.name, parent.manifest_list()).await?;
-        let list = ManifestList::parse_with_version(&bytes, metadata.format_version()).map_err(&failed)?;
+        let list =
+            ManifestList::parse_with_version(&bytes, metadata.format_version()).map_err(&failed)?;
         let mut kept: Vec<ManifestFile> = list.consume_entries().into_iter().collect();
         // Row ids of v3 are inherited from a manifest: merging would change them.
         if self.files.is_empty() || metadata.format_version() != FormatVersion::V2 {
-            return Ok(Carried { kept, merged: Vec::new() });
+            return Ok(Carried {
+                kept,
+                merged: Vec::new(),
+            });
         }
         let Some(hot) = kept.iter().position(|manifest| is_hot(manifest, limits)) else {
-            return Ok(Carried { kept, merged: Vec::new() });
+            return Ok(Carried {
+                kept,
+                merged: Vec::new(),
+            });
         };
         let manifest = kept.remove(hot);
         let bytes = fetch(store, &self.base.name, &manifest.manifest_path).await?;
-        let output = scratch.new_output(&manifest.manifest_path).map_err(&failed)?;
+        let output = scratch
+            .new_output(&manifest.manifest_path)
+            .map_err(&failed)?;
         output.write(bytes).await.map_err(&failed)?;
-        let (entries, hot_metadata) = manifest.load_manifest(scratch).await.map_err(&failed)?.into_parts();
+        let (entries, hot_metadata) = manifest
+            .load_manifest(scratch)
+            .await
+            .map_err(&failed)?
+            .into_parts();
         // Of an older schema: left as it is, so that its bounds are never written by other types.
         if hot_metadata.schema_id() != metadata.current_schema_id() {
             kept.insert(hot, manifest);
-            return Ok(Carried { kept, merged: Vec::new() });
+            return Ok(Carried {
+                kept,
+                merged: Vec::new(),
+            });
         }
-        let merged = entries.into_iter().filter(|entry| entry.is_alive()).collect();
+        let merged = entries
+            .into_iter()
+            .filter(|entry| entry.is_alive())
+            .collect();
         Ok(Carried { kept, merged })
     }
 
@@ -135,9 +164,12 @@ impl Plan<'_> {
         let failed = CommitError::iceberg("writing a manifest");
         let metadata = &self.base.metadata;
         let schema = metadata.current_schema();
-        let spec = metadata
-            .partition_spec_by_id(SPEC_ID)
-            .ok_or_else(|| CommitError::NoPartitionSpec { table: self.base.name.clone() })?;
+        let spec =
+            metadata
+                .partition_spec_by_id(SPEC_ID)
+                .ok_or_else(|| CommitError::NoPartitionSpec {
+                    table: self.base.name.clone(),
+                })?;
         let output = scratch.new_output(location).map_err(&failed)?;
         let builder = ManifestWriterBuilder::new(
             output,
@@ -151,7 +183,9 @@ impl Plan<'_> {
         };
         for file in &self.files {
             // A negative sequence number is inherited from the commit.
-            writer.add_file(self.data_file(file)?, -1).map_err(&failed)?;
+            writer
+                .add_file(self.data_file(file)?, -1)
+                .map_err(&failed)?;
         }
         for entry in merged {
             let sequence_number = entry.sequence_number.unwrap_or(0);
@@ -169,14 +203,18 @@ impl Plan<'_> {
 
     fn data_file(&self, file: &StagedFile) -> Result<DataFile, CommitError> {
         let schema = self.base.metadata.current_schema();
-        file.to_data_file(schema, SPEC_ID).map_err(|error| match error {
-            table_file::FileError::UnknownField { field_id } => CommitError::ColumnDropped {
-                table: self.base.name.clone(),
-                column: self.name_in_any_schema(field_id),
-                field_id,
-            },
-            other => CommitError::File { doing: "describing a staged file", source: Box::new(other) },
-        })
+        file.to_data_file(schema, SPEC_ID)
+            .map_err(|error| match error {
+                table_file::FileError::UnknownField { field_id } => CommitError::ColumnDropped {
+                    table: self.base.name.clone(),
+                    column: self.name_in_any_schema(field_id),
+                    field_id,
+                },
+                other => CommitError::File {
+                    doing: "describing a staged file",
+                    source: Box::new(other),
+                },
+            })
     }
 
     fn name_in_any_schema(&self, field_id: i32) -> String {
@@ -194,20 +232,35 @@ impl Plan<'_> {
     ) -> Result<Option<(u64, u64)>, CommitError> {
         let failed = CommitError::iceberg("writing a manifest list");
         let metadata = &self.base.metadata;
-        let output = scratch.new_output(location).map_err(&failed)?.writer().await.map_err(&failed)?;
-        let (parent, sequence) = (metadata.current_snapshot_id(), metadata.next_sequence_number());
+        let output = scratch
+            .new_output(location)
+            .map_err(&failed)?
+            .writer()
+            .await
+            .map_err(&failed)?;
+        let (parent, sequence) = (
+            metadata.current_snapshot_id(),
+            metadata.next_sequence_number(),
+        );
         let first_row_id = metadata.next_row_id();
         let mut writer = match metadata.format_version() {
             FormatVersion::V1 | FormatVersion::V2 => {
                 ManifestListWriter::v2(output, self.snapshot_id, parent, sequence)
             }
-            FormatVersion::V3 => {
-                ManifestListWriter::v3(output, self.snapshot_id, parent, sequence, Some(first_row_id))
-            }
+            FormatVersion::V3 => ManifestListWriter::v3(
+                output,
+                self.snapshot_id,
+                parent,
+                sequence,
+                Some(first_row_id),
+            ),
         };
-        writer.add_manifests(manifests.into_iter()).map_err(&failed)?;
-        let row_range =
-            writer.next_row_id().map(|next| (first_row_id, next.saturating_sub(first_row_id)));
+        writer
+            .add_manifests(manifests.into_iter())
+            .map_err(&failed)?;
+        let row_range = writer
+            .next_row_id()
+            .map(|next| (first_row_id, next.saturating_sub(first_row_id)));
         writer.close().await.map_err(&failed)?;
         Ok(row_range)
     }
@@ -256,7 +309,11 @@ impl Plan<'_> {
             (STATE_PROPERTY.to_owned(), state),
             ("changed-partition-count".to_owned(), days.len().to_string()),
         ]);
-        let parent = self.base.metadata.current_snapshot().map(|parent| parent.summary());
+        let parent = self
+            .base
+            .metadata
+            .current_snapshot()
+            .map(|parent| parent.summary());
         let counts = [
             ("data-files", file_count),
             ("records", rows),
@@ -273,23 +330,33 @@ impl Plan<'_> {
             // A parent that does not know its total leaves ours unknown too.
             let before = match parent {
                 None => Some(0),
-                Some(summary) => {
-                    summary.additional_properties.get(&key).and_then(|total| total.parse::<u64>().ok())
-                }
+                Some(summary) => summary
+                    .additional_properties
+                    .get(&key)
+                    .and_then(|total| total.parse::<u64>().ok()),
             };
             if let Some(before) = before {
                 properties.insert(key, before.saturating_add(added).to_string());
             }
         }
-        Summary { operation: Operation::Append, additional_properties: properties }
+        Summary {
+            operation: Operation::Append,
+            additional_properties: properties,
+        }
     }
 }
 
 /// Whether a manifest is still small enough to be merged with a commit's new entries.
 fn is_hot(manifest: &ManifestFile, limits: &Limits) -> bool {
-    let entries = [manifest.added_files_count, manifest.existing_files_count, manifest.deleted_files_count]
-        .into_iter()
-        .try_fold(0usize, |sum, count| Some(sum + usize::try_from(count?).ok()?));
+    let entries = [
+        manifest.added_files_count,
+        manifest.existing_files_count,
+        manifest.deleted_files_count,
+    ]
+    .into_iter()
+    .try_fold(0usize, |sum, count| {
+        Some(sum + usize::try_from(count?).ok()?)
+    });
     manifest.content == ManifestContentType::Data
         && manifest.partition_spec_id == SPEC_ID
         && manifest.key_metadata.is_none()
@@ -298,9 +365,12 @@ fn is_hot(manifest: &ManifestFile, limits: &Limits) -> bool {
 
 /// Snapshots of the main branch beyond the newest `kept` (the one being made among them) that nothing else names.
 fn expired_snapshots(metadata: &TableMetadata, kept: usize) -> Vec<i64> {
-    let Some(head) = metadata.current_snapshot_id() else { return Vec::new() };
-    let mut expired: Vec<i64> =
-        ancestors(metadata, head).skip(kept.saturating_sub(1).max(1)).collect();
+    let Some(head) = metadata.current_snapshot_id() else {
+        return Vec::new();
+    };
+    let mut expired: Vec<i64> = ancestors(metadata, head)
+        .skip(kept.saturating_sub(1).max(1))
+        .collect();
     if !expired.is_empty() {
         let named = named_snapshots(metadata);
         expired.retain(|id| !named.contains(id));
@@ -315,7 +385,12 @@ fn named_snapshots(metadata: &TableMetadata) -> BTreeSet<i64> {
     let json = serde_json::to_value(metadata).unwrap_or_default();
     let references = json.get("refs").and_then(|refs| refs.as_object());
     for (name, reference) in references.into_iter().flatten() {
-        let Some(id) = reference.get("snapshot-id").and_then(serde_json::Value::as_i64) else { continue };
+        let Some(id) = reference
+            .get("snapshot-id")
+            .and_then(serde_json::Value::as_i64)
+        else {
+            continue;
+        };
         if name == MAIN_BRANCH {
             continue;
         }
@@ -331,12 +406,19 @@ fn named_snapshots(metadata: &TableMetadata) -> BTreeSet<i64> {
 pub(crate) fn ancestors(metadata: &TableMetadata, from: i64) -> impl Iterator<Item = i64> + '_ {
     let first = metadata.snapshot_by_id(from);
     std::iter::successors(first, |snapshot| {
-        snapshot.parent_snapshot_id().and_then(|parent| metadata.snapshot_by_id(parent))
+        snapshot
+            .parent_snapshot_id()
+            .and_then(|parent| metadata.snapshot_by_id(parent))
     })
     .map(|snapshot| snapshot.snapshot_id())
 }
 
 async fn read_scratch(scratch: &FileIO, location: &str) -> Result<Bytes, CommitError> {
     let failed = CommitError::iceberg("reading back a scratch file");
-    scratch.new_input(location).map_err(&failed)?.read().await.map_err(&failed)
+    scratch
+        .new_input(location)
+        .map_err(&failed)?
+        .read()
+        .await
+        .map_err(&failed)
 }

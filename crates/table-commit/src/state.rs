@@ -55,7 +55,14 @@ impl Frontier {
     /// Before the first record.
     #[must_use]
     pub const fn start(incarnation: u32) -> Self {
-        Self { incarnation, offset: 0, epoch: 0, pseq: 0, stream: None, copy: None }
+        Self {
+            incarnation,
+            offset: 0,
+            epoch: 0,
+            pseq: 0,
+            stream: None,
+            copy: None,
+        }
     }
 
     /// The last position in a lane.
@@ -70,7 +77,11 @@ impl Frontier {
     /// The first frontier of the next topic incarnation: offsets start anew, everything else carries over.
     #[must_use]
     pub const fn reopened(&self, incarnation: u32) -> Self {
-        Self { incarnation, offset: 0, ..*self }
+        Self {
+            incarnation,
+            offset: 0,
+            ..*self
+        }
     }
 }
 
@@ -109,7 +120,9 @@ impl TableState {
     pub(crate) fn of(table: &TableName, metadata: &TableMetadata) -> Result<Self, CommitError> {
         let Some(json) = metadata.properties().get(STATE_PROPERTY) else {
             if metadata.snapshots().len() > 0 {
-                return Err(CommitError::NoState { table: table.clone() });
+                return Err(CommitError::NoState {
+                    table: table.clone(),
+                });
             }
             return Err(CommitError::ForeignTable {
                 table: table.clone(),
@@ -117,7 +130,10 @@ impl TableState {
                 found: metadata.properties().get(TOPIC_PROPERTY).cloned(),
             });
         };
-        let malformed = |source| CommitError::MalformedState { table: table.clone(), source };
+        let malformed = |source| CommitError::MalformedState {
+            table: table.clone(),
+            source,
+        };
         let state: Self = serde_json::from_str(json).map_err(malformed)?;
         state.check_history(table, metadata)?;
         Ok(state)
@@ -128,20 +144,31 @@ impl TableState {
     /// # Errors
     /// [`CommitError::MalformedState`] if it has no JSON form, which no state lacks.
     pub(crate) fn to_json(&self, table: &TableName) -> Result<String, CommitError> {
-        let malformed = |source| CommitError::MalformedState { table: table.clone(), source };
+        let malformed = |source| CommitError::MalformedState {
+            table: table.clone(),
+            source,
+        };
         serde_json::to_string(self).map_err(malformed)
     }
 
     /// Checks that our last snapshot is the head or an ancestor of it.
-    fn check_history(&self, table: &TableName, metadata: &TableMetadata) -> Result<(), CommitError> {
-        let Some(ours) = self.snapshot_id else { return Ok(()) };
+    fn check_history(
+        &self,
+        table: &TableName,
+        metadata: &TableMetadata,
+    ) -> Result<(), CommitError> {
+        let Some(ours) = self.snapshot_id else {
+            return Ok(());
+        };
         let head = metadata.current_snapshot_id();
         let rolled_back = || CommitError::RolledBack {
             table: table.clone(),
             state_snapshot_id: ours,
             head_snapshot_id: head,
         };
-        let Some(head) = head else { return Err(rolled_back()) };
+        let Some(head) = head else {
+            return Err(rolled_back());
+        };
         let mut oldest = head;
         for id in ancestors(metadata, head) {
             if id == ours {
@@ -153,7 +180,8 @@ impl TableState {
         // as it is expired itself and nothing older than it was walked over.
         let oldest = metadata.snapshot_by_id(oldest);
         let parent_expired = oldest.is_some_and(|snapshot| {
-            snapshot.parent_snapshot_id().is_some() && snapshot.sequence_number() > self.sequence_number
+            snapshot.parent_snapshot_id().is_some()
+                && snapshot.sequence_number() > self.sequence_number
         });
         if parent_expired && metadata.snapshot_by_id(ours).is_none() {
             return Ok(());

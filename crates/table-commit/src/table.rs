@@ -45,7 +45,12 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         // Measured: with 100 of both, the bytes written by a commit stay flat (docs/SEMANTICS.md).
-        Self { intents_per_commit_max: 1000, tries_max: 10, snapshots_kept: 100, manifest_entries_max: 100 }
+        Self {
+            intents_per_commit_max: 1000,
+            tries_max: 10,
+            snapshots_kept: 100,
+            manifest_entries_max: 100,
+        }
     }
 }
 
@@ -105,7 +110,9 @@ impl LoadedTable {
     #[must_use]
     pub fn freshness_seconds(&self) -> u32 {
         let property = self.metadata.properties().get(FRESHNESS_PROPERTY);
-        property.and_then(|text| text.parse().ok()).unwrap_or(FRESHNESS_DEFAULT_SECONDS)
+        property
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(FRESHNESS_DEFAULT_SECONDS)
     }
 
     /// Whether the last commit is as old as the table's freshness allows. A last commit in the future (clocks are
@@ -132,7 +139,13 @@ impl Committer {
         clock: Arc<dyn Clock>,
         ids: Arc<dyn IdSource>,
     ) -> Self {
-        Self { store, catalog, clock, ids, limits: Limits::default() }
+        Self {
+            store,
+            catalog,
+            clock,
+            ids,
+            limits: Limits::default(),
+        }
     }
 
     /// The same with other limits.
@@ -153,16 +166,25 @@ impl Committer {
     /// # Errors
     /// Halt: [`CommitError::NoState`], [`CommitError::RolledBack`], [`CommitError::MalformedState`]; Retry from the ports.
     pub async fn load(&self, name: &TableName) -> Result<Option<LoadedTable>, CommitError> {
-        let Some(pointer) = self.catalog.pointer(name).await? else { return Ok(None) };
+        let Some(pointer) = self.catalog.pointer(name).await? else {
+            return Ok(None);
+        };
         let bytes = fetch(self.store.as_ref(), name, &pointer.metadata_location).await?;
         let metadata = decode(bytes, &pointer.metadata_location).await?;
         let state = TableState::of(name, &metadata)?;
-        Ok(Some(LoadedTable { name: name.clone(), pointer, metadata: Arc::new(metadata), state }))
+        Ok(Some(LoadedTable {
+            name: name.clone(),
+            pointer,
+            metadata: Arc::new(metadata),
+            state,
+        }))
     }
 
     /// Like [`Committer::load`], for callers that need the table to be there.
     pub(crate) async fn load_existing(&self, name: &TableName) -> Result<LoadedTable, CommitError> {
-        self.load(name).await?.ok_or_else(|| CommitError::NoTable { table: name.clone() })
+        self.load(name).await?.ok_or_else(|| CommitError::NoTable {
+            table: name.clone(),
+        })
     }
 
     /// The table of a topic, made if there is none, with every partition of the registration in its state.
@@ -195,11 +217,16 @@ impl Committer {
                     found: Some(table.state.topic),
                 });
             }
-            let Some(state) = registered(&table.state, registration) else { return Ok(table) };
+            let Some(state) = registered(&table.state, registration) else {
+                return Ok(table);
+            };
             race.begin()?;
             let properties = HashMap::from([(STATE_PROPERTY.to_owned(), state.to_json(&name)?)]);
             let failed = CommitError::iceberg("registering partitions");
-            let builder = table.builder().set_properties(properties).map_err(&failed)?;
+            let builder = table
+                .builder()
+                .set_properties(properties)
+                .map_err(&failed)?;
             let metadata = builder.build().map_err(&failed)?.metadata;
             race.note(self.publish(&table, &metadata, Vec::new()).await?);
         }
@@ -240,7 +267,12 @@ impl Committer {
         registration: &TopicRegistration,
         schema: &SourceSchema,
     ) -> Result<TableMetadata, CommitError> {
-        let file_error = |doing| move |error| CommitError::File { doing, source: Box::new(error) };
+        let file_error = |doing| {
+            move |error| CommitError::File {
+                doing,
+                source: Box::new(error),
+            }
+        };
         let failed = CommitError::iceberg("building a new table");
         let location = table_location(&registration.lake_database, &registration.lake_table);
         let partitions = 0..registration.partition_map.partitions.max(1);
@@ -262,9 +294,15 @@ impl Committer {
             (TOPIC_PROPERTY, registration.topic.clone()),
             (SOURCE_PROPERTY, registration.source.clone()),
             (SCHEMA_VERSION_PROPERTY, schema.version.to_string()),
-            (FRESHNESS_PROPERTY, registration.freshness_seconds.to_string()),
+            (
+                FRESHNESS_PROPERTY,
+                registration.freshness_seconds.to_string(),
+            ),
             ("write.metadata.compression-codec", "gzip".to_owned()),
-            ("write.metadata.previous-versions-max", METADATA_VERSIONS_KEPT.to_string()),
+            (
+                "write.metadata.previous-versions-max",
+                METADATA_VERSIONS_KEPT.to_string(),
+            ),
             ("write.parquet.compression-codec", "zstd".to_owned()),
         ];
         // Creation re-assigns field ids from 1 in schema order, which gives the base columns theirs; the whole schema,
@@ -277,7 +315,8 @@ impl Committer {
             .format_version(FormatVersion::V2)
             .properties(properties.map(|(key, value)| (key.to_owned(), value)))
             .build();
-        let schema = table_file::lake_schema(schema).map_err(file_error("schema of a new table"))?;
+        let schema =
+            table_file::lake_schema(schema).map_err(file_error("schema of a new table"))?;
         TableMetadataBuilder::from_table_creation(creation)
             .map_err(&failed)?
             .assign_uuid(uuid_of(&self.ids.next_id()))
@@ -293,7 +332,9 @@ impl Committer {
 fn registered(state: &TableState, registration: &TopicRegistration) -> Option<TableState> {
     let mut next = state.clone();
     next.topic_incarnation = state.topic_incarnation.max(registration.topic_incarnation);
-    next.partition_map_version = state.partition_map_version.max(registration.partition_map.version);
+    next.partition_map_version = state
+        .partition_map_version
+        .max(registration.partition_map.version);
     for partition in 0..registration.partition_map.partitions.max(1) {
         let first = Frontier::start(registration.topic_incarnation);
         next.partitions.entry(partition).or_insert(first);

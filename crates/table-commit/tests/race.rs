@@ -42,7 +42,11 @@ fn log(seed: &Seed) -> Vec<RecordIdentity> {
         for lsn in first..=end {
             pseq += 1;
             let header = RecordHeader {
-                kind: if lsn % 11 == 0 { RecordKind::Marker } else { RecordKind::Change },
+                kind: if lsn % 11 == 0 {
+                    RecordKind::Marker
+                } else {
+                    RecordKind::Change
+                },
                 topic_incarnation: incarnation,
                 schema_version: if lsn > CHANGES / 2 { 2 } else { 1 },
                 epoch,
@@ -50,7 +54,10 @@ fn log(seed: &Seed) -> Vec<RecordIdentity> {
                 predecessor: if pseq == 1 { predecessor } else { None },
                 position: Position::stream(1, Lsn(lsn), 1),
             };
-            log.push(RecordIdentity { offset, header: Some(header) });
+            log.push(RecordIdentity {
+                offset,
+                header: Some(header),
+            });
             offset += 1;
         }
         offset += 1;
@@ -77,7 +84,9 @@ async fn stage(
     batch: &[RecordIdentity],
 ) -> Result<bool, CommitError> {
     use change_event::IdSource;
-    let table = committer.ensure_table(&registration(PARTITIONS), &schema(1)).await?;
+    let table = committer
+        .ensure_table(&registration(PARTITIONS), &schema(1))
+        .await?;
     let chain = table.chain(partition);
     let store = committer.store();
     let frontier = table.frontier(partition).expect("registered");
@@ -146,7 +155,11 @@ async fn win(
         }
     }
     let intent = Intent::new(ids.next_id(), tail, after, files, 0);
-    match table.chain(partition).win(committer.store(), tail, &intent).await? {
+    match table
+        .chain(partition)
+        .win(committer.store(), tail, &intent)
+        .await?
+    {
         SlotOutcome::Won => Ok(*after),
         SlotOutcome::Taken(other) => Ok(other.after),
     }
@@ -163,7 +176,9 @@ async fn ingest(
     let ids = SeededIds::new(seed.next());
     while acknowledged.load(Ordering::Relaxed) < log.len() {
         // A delivery begins anywhere up to what was acknowledged: redelivery, overlap, other boundaries.
-        let from = acknowledged.load(Ordering::Relaxed).saturating_sub(draw(&seed, 5));
+        let from = acknowledged
+            .load(Ordering::Relaxed)
+            .saturating_sub(draw(&seed, 5));
         let to = (from + 1 + draw(&seed, 8)).min(log.len());
         // Like the poller, one delivery holds one incarnation's offsets in order.
         if let Ok(true) = stage(&committer, &rows, &ids, partition, &log[from..to]).await {
@@ -197,22 +212,45 @@ async fn stranger(world: World, wins: Arc<AtomicUsize>) {
         for _ in 0..40 {
             tokio::task::yield_now().await;
         }
-        let Some(pointer) = world.catalog.pointer(&name()).await.unwrap() else { continue };
+        let Some(pointer) = world.catalog.pointer(&name()).await.unwrap() else {
+            continue;
+        };
         let table = world.table().await;
         if table.pointer.version != pointer.version {
             continue;
         }
         let count = property(&table) + 1;
-        let builder = table.metadata.as_ref().clone().into_builder(Some(pointer.metadata_location.clone()));
+        let builder = table
+            .metadata
+            .as_ref()
+            .clone()
+            .into_builder(Some(pointer.metadata_location.clone()));
         let properties = HashMap::from([(STRANGER.to_owned(), count.to_string())]);
-        let metadata = builder.set_properties(properties).unwrap().build().unwrap().metadata;
-        let location = format!("{}/metadata/v{}-{count}.metadata.json", metadata.location(), pointer.version.0);
+        let metadata = builder
+            .set_properties(properties)
+            .unwrap()
+            .build()
+            .unwrap()
+            .metadata;
+        let location = format!(
+            "{}/metadata/v{}-{count}.metadata.json",
+            metadata.location(),
+            pointer.version.0
+        );
         let body = serde_json::to_vec(&metadata).unwrap().into();
-        world.store.put(location.strip_prefix("s3://lake/").unwrap(), body).await.unwrap();
+        world
+            .store
+            .put(location.strip_prefix("s3://lake/").unwrap(), body)
+            .await
+            .unwrap();
         for _ in 0..8 {
             tokio::task::yield_now().await;
         }
-        let swap = world.catalog.swap(&name(), &pointer, &location, &metadata).await.unwrap();
+        let swap = world
+            .catalog
+            .swap(&name(), &pointer, &location, &metadata)
+            .await
+            .unwrap();
         if swap == SwapOutcome::Swapped {
             wins.fetch_add(1, Ordering::Relaxed);
         }
@@ -223,15 +261,25 @@ const STRANGER_WINS: usize = 12;
 const STRANGER: &str = "stranger.count";
 
 fn property(table: &LoadedTable) -> usize {
-    table.metadata.properties().get(STRANGER).map_or(0, |count| count.parse().unwrap())
+    table
+        .metadata
+        .properties()
+        .get(STRANGER)
+        .map_or(0, |count| count.parse().unwrap())
 }
 
 /// The table holds exactly the rows that its own state says it covers.
 async fn check(world: &World, reached: &mut [u64]) {
-    let Some(table) = world.committer.load(&name()).await.unwrap() else { return };
+    let Some(table) = world.committer.load(&name()).await.unwrap() else {
+        return;
+    };
     let rows = world.table_rows(&table.metadata).await;
     for partition in 0..PARTITIONS {
-        let covered = table.frontier(partition).unwrap().stream.map_or(0, |last| last.commit_lsn.0);
+        let covered = table
+            .frontier(partition)
+            .unwrap()
+            .stream
+            .map_or(0, |last| last.commit_lsn.0);
         let before = std::mem::replace(&mut reached[usize::try_from(partition).unwrap()], covered);
         assert!(before <= covered, "a frontier went back");
         let mut found: Vec<(i64, u64)> = rows
@@ -241,9 +289,15 @@ async fn check(world: &World, reached: &mut [u64]) {
             .collect();
         found.sort_by_key(|(_, lsn)| *lsn);
         let lsns: Vec<u64> = found.iter().map(|(_, lsn)| *lsn).collect();
-        let expected: Vec<u64> = expected().into_iter().filter(|lsn| *lsn <= covered).collect();
+        let expected: Vec<u64> = expected()
+            .into_iter()
+            .filter(|lsn| *lsn <= covered)
+            .collect();
         assert_eq!(lsns, expected, "each covered row once");
-        assert!(found.is_sorted_by_key(|(sequence, _)| *sequence), "order of a partition: {found:?}");
+        assert!(
+            found.is_sorted_by_key(|(sequence, _)| *sequence),
+            "order of a partition: {found:?}"
+        );
     }
 }
 
@@ -273,7 +327,14 @@ async fn run(seed_number: u64) -> (usize, u64) {
         for _ in 0..2 {
             let (log, acknowledged) = (log.clone(), acknowledged.clone());
             let committer = faulty(seed.next());
-            ingests.spawn(ingest(committer, world.rows.clone(), seed.fork(), partition, log, acknowledged));
+            ingests.spawn(ingest(
+                committer,
+                world.rows.clone(),
+                seed.fork(),
+                partition,
+                log,
+                acknowledged,
+            ));
         }
     }
     let mut combiners = tokio::task::JoinSet::new();
@@ -309,21 +370,41 @@ async fn run(seed_number: u64) -> (usize, u64) {
     combiners.shutdown().await;
     check(&world, &mut reached).await;
     let table = world.table().await;
-    assert_eq!(property(&table), wins.load(Ordering::Relaxed), "a stranger's commit was lost");
+    assert_eq!(
+        property(&table),
+        wins.load(Ordering::Relaxed),
+        "a stranger's commit was lost"
+    );
     for partition in 0..PARTITIONS {
-        let covered = table.frontier(partition).unwrap().stream.unwrap().commit_lsn.0;
+        let covered = table
+            .frontier(partition)
+            .unwrap()
+            .stream
+            .unwrap()
+            .commit_lsn
+            .0;
         assert_eq!(covered, CHANGES, "everything is in the table");
     }
-    (table.metadata.snapshots().len(), table.state.schema_version.into())
+    (
+        table.metadata.snapshots().len(),
+        table.state.schema_version.into(),
+    )
 }
 
 #[test]
 fn racing_ingests_and_combiners_with_faults_commit_each_row_once_in_order() {
-    #[expect(clippy::disallowed_methods, reason = "a failure's seed is run again by hand")]
-    let only = std::env::var("FIRN_SEED").ok().and_then(|text| text.parse::<u64>().ok());
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a failure's seed is run again by hand"
+    )]
+    let only = std::env::var("FIRN_SEED")
+        .ok()
+        .and_then(|text| text.parse::<u64>().ok());
     let seeds = only.map_or(0..SEEDS, |seed| seed..seed + 1);
     for seed in seeds {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
         let outcome = std::panic::catch_unwind(|| runtime.block_on(run(seed)));
         let (snapshots, schema_version) = match outcome {
             Ok(done) => done,
@@ -332,6 +413,9 @@ fn racing_ingests_and_combiners_with_faults_commit_each_row_once_in_order() {
                 std::panic::resume_unwind(failure);
             }
         };
-        assert!(snapshots <= 3 && schema_version == 2, "seed {seed}: {snapshots} snapshots");
+        assert!(
+            snapshots <= 3 && schema_version == 2,
+            "seed {seed}: {snapshots} snapshots"
+        );
     }
 }

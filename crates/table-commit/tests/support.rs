@@ -38,11 +38,21 @@ impl World {
             clock.clone(),
             Arc::new(SeededIds::new(seed)),
         );
-        Self { store, catalog, clock, committer, rows: Rows::default() }
+        Self {
+            store,
+            catalog,
+            clock,
+            committer,
+            rows: Rows::default(),
+        }
     }
 
     pub(crate) async fn table(&self) -> LoadedTable {
-        self.committer.load(&name()).await.unwrap().expect("the table")
+        self.committer
+            .load(&name())
+            .await
+            .unwrap()
+            .expect("the table")
     }
 
     /// Rows in the table, with the data sequence number of their file.
@@ -57,7 +67,10 @@ impl World {
 }
 
 pub(crate) fn name() -> TableName {
-    TableName { database: "lake".to_owned(), table: "public__orders".to_owned() }
+    TableName {
+        database: "lake".to_owned(),
+        table: "public__orders".to_owned(),
+    }
 }
 
 pub(crate) fn registration(partitions: u32) -> TopicRegistration {
@@ -69,7 +82,10 @@ pub(crate) fn registration(partitions: u32) -> TopicRegistration {
         lake_database: "lake".to_owned(),
         lake_table: "public__orders".to_owned(),
         topic_incarnation: 1,
-        partition_map: PartitionMap { version: 1, partitions },
+        partition_map: PartitionMap {
+            version: 1,
+            partitions,
+        },
         freshness_seconds: 60,
     }
 }
@@ -88,8 +104,10 @@ pub(crate) fn column(id: i32, name: &str, column_type: ColumnType, key: bool) ->
 
 /// `id` (key), `a`; from version 2 on also `b`.
 pub(crate) fn schema(version: u32) -> SourceSchema {
-    let mut columns =
-        vec![column(1, "id", ColumnType::Int, true), column(2, "a", ColumnType::String, false)];
+    let mut columns = vec![
+        column(1, "id", ColumnType::Int, true),
+        column(2, "a", ColumnType::String, false),
+    ];
     if version > 1 {
         columns.push(column(3, "b", ColumnType::Double, false));
     }
@@ -119,20 +137,41 @@ pub(crate) fn staged(path: &str, rows: u64, schema_version: u32) -> StagedFile {
 }
 
 /// Live data files of the head: path and data sequence number. Panics if one stands twice.
-pub(crate) async fn live_files(store: &dyn ObjectStore, metadata: &TableMetadata) -> Vec<(String, i64)> {
-    let Some(head) = metadata.current_snapshot() else { return Vec::new() };
+pub(crate) async fn live_files(
+    store: &dyn ObjectStore,
+    metadata: &TableMetadata,
+) -> Vec<(String, i64)> {
+    let Some(head) = metadata.current_snapshot() else {
+        return Vec::new();
+    };
     let key = |location: &str| location.strip_prefix("s3://lake/").unwrap().to_owned();
-    let list = store.get(&key(head.manifest_list())).await.unwrap().expect("manifest list");
+    let list = store
+        .get(&key(head.manifest_list()))
+        .await
+        .unwrap()
+        .expect("manifest list");
     let list = ManifestList::parse_with_version(&list, metadata.format_version()).unwrap();
     let scratch = FileIO::new_with_memory();
     let mut files: Vec<(String, i64)> = Vec::new();
     for manifest in list.entries() {
-        let bytes = store.get(&key(&manifest.manifest_path)).await.unwrap().expect("manifest");
-        scratch.new_output(&manifest.manifest_path).unwrap().write(bytes).await.unwrap();
+        let bytes = store
+            .get(&key(&manifest.manifest_path))
+            .await
+            .unwrap()
+            .expect("manifest");
+        scratch
+            .new_output(&manifest.manifest_path)
+            .unwrap()
+            .write(bytes)
+            .await
+            .unwrap();
         let manifest = manifest.load_manifest(&scratch).await.unwrap();
         for entry in manifest.entries().iter().filter(|entry| entry.is_alive()) {
             let path = entry.file_path().to_owned();
-            assert!(files.iter().all(|(known, _)| *known != path), "{path} stands twice");
+            assert!(
+                files.iter().all(|(known, _)| *known != path),
+                "{path} stands twice"
+            );
             files.push((path, entry.sequence_number().unwrap()));
         }
     }

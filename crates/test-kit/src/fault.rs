@@ -13,9 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use iceberg::spec::TableMetadata;
 use object_io::{ObjectError, ObjectStore, PutOutcome};
-use table_commit::{
-    Catalog, CatalogError, CreateOutcome, Pointer, SwapOutcome, TableName,
-};
+use table_commit::{Catalog, CatalogError, CreateOutcome, Pointer, SwapOutcome, TableName};
 
 use crate::seed::Seed;
 
@@ -44,7 +42,11 @@ impl FaultPlan {
     /// Faults in `percent` of a hundred calls.
     #[must_use]
     pub fn new(seed: u64, percent: u64) -> Arc<Self> {
-        Arc::new(Self { seed: Seed::new(seed), percent, calm: AtomicBool::new(false) })
+        Arc::new(Self {
+            seed: Seed::new(seed),
+            percent,
+            calm: AtomicBool::new(false),
+        })
     }
 
     /// No faults from here on; what is late may still land.
@@ -86,7 +88,9 @@ impl FaultPlan {
 }
 
 fn push<T>(late: &Mutex<Vec<T>>, write: T) {
-    late.lock().unwrap_or_else(PoisonError::into_inner).push(write);
+    late.lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .push(write);
 }
 
 /// A store that fails by plan.
@@ -101,7 +105,11 @@ impl FaultyStore {
     /// Wraps a store.
     #[must_use]
     pub fn new(inner: Arc<dyn ObjectStore>, plan: Arc<FaultPlan>) -> Self {
-        Self { inner, plan, late: Mutex::default() }
+        Self {
+            inner,
+            plan,
+            late: Mutex::default(),
+        }
     }
 
     async fn before(&self, operation: &'static str, key: &str) -> Result<(), ObjectError> {
@@ -111,12 +119,20 @@ impl FaultyStore {
             self.inner.put_if_absent(&key, body).await.map(drop)?;
         }
         let read = operation != "put";
-        if read && self.plan.fails() { Err(unavailable(operation, key)) } else { Ok(()) }
+        if read && self.plan.fails() {
+            Err(unavailable(operation, key))
+        } else {
+            Ok(())
+        }
     }
 }
 
 fn unavailable(operation: &'static str, key: &str) -> ObjectError {
-    ObjectError::Unavailable { operation, key: key.to_owned(), source: "drawn fault".into() }
+    ObjectError::Unavailable {
+        operation,
+        key: key.to_owned(),
+        source: "drawn fault".into(),
+    }
 }
 
 #[async_trait]
@@ -193,13 +209,22 @@ impl FaultyCatalog {
     /// Wraps a catalog.
     #[must_use]
     pub fn new(inner: Arc<dyn Catalog>, plan: Arc<FaultPlan>) -> Self {
-        Self { inner, plan, late: Mutex::default() }
+        Self {
+            inner,
+            plan,
+            late: Mutex::default(),
+        }
     }
 
     async fn before(&self) -> Result<(), CatalogError> {
         self.plan.interleave().await;
         if let Some(late) = self.plan.due(&self.late) {
-            let swap = self.inner.swap(&late.table, &late.from, &late.metadata_location, &late.metadata);
+            let swap = self.inner.swap(
+                &late.table,
+                &late.from,
+                &late.metadata_location,
+                &late.metadata,
+            );
             swap.await.map(drop)?;
         }
         Ok(())
@@ -207,7 +232,11 @@ impl FaultyCatalog {
 }
 
 fn catalog_unavailable(operation: &'static str, table: &TableName) -> CatalogError {
-    CatalogError::Unavailable { operation, table: table.clone(), source: "drawn fault".into() }
+    CatalogError::Unavailable {
+        operation,
+        table: table.clone(),
+        source: "drawn fault".into(),
+    }
 }
 
 #[async_trait]
@@ -230,7 +259,10 @@ impl Catalog for FaultyCatalog {
         match self.plan.fate() {
             Fate::Done => self.inner.create(table, metadata_location, metadata).await,
             Fate::DoneInSilence => {
-                self.inner.create(table, metadata_location, metadata).await.map(drop)?;
+                self.inner
+                    .create(table, metadata_location, metadata)
+                    .await
+                    .map(drop)?;
                 Ok(CreateOutcome::Unknown)
             }
             Fate::Refused => Err(catalog_unavailable("create", table)),
@@ -247,9 +279,16 @@ impl Catalog for FaultyCatalog {
     ) -> Result<SwapOutcome, CatalogError> {
         self.before().await?;
         match self.plan.fate() {
-            Fate::Done => self.inner.swap(table, from, metadata_location, metadata).await,
+            Fate::Done => {
+                self.inner
+                    .swap(table, from, metadata_location, metadata)
+                    .await
+            }
             Fate::DoneInSilence => {
-                self.inner.swap(table, from, metadata_location, metadata).await.map(drop)?;
+                self.inner
+                    .swap(table, from, metadata_location, metadata)
+                    .await
+                    .map(drop)?;
                 Ok(SwapOutcome::Unknown)
             }
             Fate::Refused => Err(catalog_unavailable("swap", table)),

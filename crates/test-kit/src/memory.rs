@@ -25,11 +25,14 @@ impl MemoryCatalog {
 #[async_trait]
 impl Catalog for MemoryCatalog {
     async fn pointer(&self, table: &TableName) -> Result<Option<Pointer>, CatalogError> {
-        Ok(self.tables().get(table).map(|(metadata_location, version)| Pointer {
-            metadata_location: metadata_location.clone(),
-            version: PointerVersion(version.to_string()),
-            record: None,
-        }))
+        Ok(self
+            .tables()
+            .get(table)
+            .map(|(metadata_location, version)| Pointer {
+                metadata_location: metadata_location.clone(),
+                version: PointerVersion(version.to_string()),
+                record: None,
+            }))
     }
 
     async fn create(

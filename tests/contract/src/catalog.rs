@@ -32,11 +32,16 @@ pub async fn catalog_suite(
 }
 
 async fn pointer(catalog: &dyn Catalog, table: &TableName) -> Result<Option<Pointer>, Breach> {
-    catalog.pointer(table).await.map_err(|error| unexpected("pointer", &error))
+    catalog
+        .pointer(table)
+        .await
+        .map_err(|error| unexpected("pointer", &error))
 }
 
 async fn current(catalog: &dyn Catalog, table: &TableName) -> Result<Pointer, Breach> {
-    pointer(catalog, table).await?.ok_or_else(|| "the table is gone".to_owned())
+    pointer(catalog, table)
+        .await?
+        .ok_or_else(|| "the table is gone".to_owned())
 }
 
 fn location(metadata: &TableMetadata, name: &str) -> String {
@@ -48,13 +53,18 @@ async fn creates_once(
     table: &TableName,
     metadata: &Arc<TableMetadata>,
 ) -> Result<(), Breach> {
-    require(pointer(catalog.as_ref(), table).await?.is_none(), "a table that nobody made")?;
+    require(
+        pointer(catalog.as_ref(), table).await?.is_none(),
+        "a table that nobody made",
+    )?;
     let racers = (0..RACERS).map(|racer| {
         let (catalog, table, metadata) = (Arc::clone(catalog), table.clone(), Arc::clone(metadata));
         tokio::spawn(async move {
             let location = location(&metadata, &format!("created-{racer}"));
             let outcome = catalog.create(&table, &location, &metadata).await;
-            outcome.map(|outcome| (location, outcome)).map_err(|error| unexpected("create", &error))
+            outcome
+                .map(|outcome| (location, outcome))
+                .map_err(|error| unexpected("create", &error))
         })
     });
     let mut winners = Vec::new();
@@ -65,7 +75,10 @@ async fn creates_once(
         }
     }
     let found = current(catalog.as_ref(), table).await?.metadata_location;
-    require(winners == [found], format!("{} of {RACERS} created the table", winners.len()))
+    require(
+        winners == [found],
+        format!("{} of {RACERS} created the table", winners.len()),
+    )
 }
 
 async fn swap(
@@ -87,17 +100,35 @@ async fn moves_from_the_version_given(
     let first = current(catalog, table).await?;
     let (second, third) = (location(metadata, "second"), location(metadata, "third"));
     let moved = swap(catalog, table, &first, &second, metadata).await?;
-    require(moved == SwapOutcome::Swapped, format!("move gives {moved:?}"))?;
+    require(
+        moved == SwapOutcome::Swapped,
+        format!("move gives {moved:?}"),
+    )?;
     let stale = swap(catalog, table, &first, &third, metadata).await?;
-    require(stale == SwapOutcome::Conflict, format!("move from a stale version gives {stale:?}"))?;
+    require(
+        stale == SwapOutcome::Conflict,
+        format!("move from a stale version gives {stale:?}"),
+    )?;
     let now = current(catalog, table).await?;
-    require(now.metadata_location == second, "a refused move moved the pointer")?;
+    require(
+        now.metadata_location == second,
+        "a refused move moved the pointer",
+    )?;
     require(now.version != first.version, "the version stands still")?;
     // Also without the adapter's own record of the table.
-    let bare = Pointer { record: None, ..now };
+    let bare = Pointer {
+        record: None,
+        ..now
+    };
     let moved = swap(catalog, table, &bare, &third, metadata).await?;
-    require(moved == SwapOutcome::Swapped, format!("move without a record gives {moved:?}"))?;
-    let empty = Pointer { version: PointerVersion(String::new()), ..bare };
+    require(
+        moved == SwapOutcome::Swapped,
+        format!("move without a record gives {moved:?}"),
+    )?;
+    let empty = Pointer {
+        version: PointerVersion(String::new()),
+        ..bare
+    };
     let unconditional = catalog.swap(table, &empty, &second, metadata).await;
     require(
         !matches!(unconditional, Ok(SwapOutcome::Swapped)),
@@ -125,7 +156,9 @@ async fn every_move_counts_once(
                 let from = current(catalog.as_ref(), &table).await?;
                 let next = count(&from.metadata_location)? + 1;
                 let to = location(&metadata, &format!("count-{next}"));
-                if swap(catalog.as_ref(), &table, &from, &to, &metadata).await? == SwapOutcome::Swapped {
+                if swap(catalog.as_ref(), &table, &from, &to, &metadata).await?
+                    == SwapOutcome::Swapped
+                {
                     *won.entry(next).or_default() += 1;
                 }
             }
@@ -141,10 +174,18 @@ async fn every_move_counts_once(
     let each_once = (1..=RACERS * MOVES).all(|number| won.get(&number) == Some(&1));
     require(each_once, format!("moves won per number: {won:?}"))?;
     let last = count(&current(catalog.as_ref(), table).await?.metadata_location)?;
-    require(last == RACERS * MOVES, format!("{last} of {} moves are left", RACERS * MOVES))
+    require(
+        last == RACERS * MOVES,
+        format!("{last} of {} moves are left", RACERS * MOVES),
+    )
 }
 
 fn count(location: &str) -> Result<u32, Breach> {
-    let digits = location.rsplit("count-").next().and_then(|rest| rest.split('.').next());
-    digits.and_then(|digits| digits.parse().ok()).ok_or_else(|| format!("pointer at {location}"))
+    let digits = location
+        .rsplit("count-")
+        .next()
+        .and_then(|rest| rest.split('.').next());
+    digits
+        .and_then(|digits| digits.parse().ok())
+        .ok_or_else(|| format!("pointer at {location}"))
 }

@@ -86,14 +86,21 @@ impl Catalog for CompareThenSwap {
 
 #[tokio::test]
 async fn store_that_yields_between_check_and_put_fails_the_suite() {
-    let breach = store_suite(Arc::new(CheckThenPut(MemoryStore::new("b"))), "contract/").await.unwrap_err();
+    let breach = store_suite(Arc::new(CheckThenPut(MemoryStore::new("b"))), "contract/")
+        .await
+        .unwrap_err();
     assert!(breach.contains("created"), "{breach}");
 }
 
 #[tokio::test]
 async fn catalog_that_yields_between_compare_and_swap_fails_the_suite() {
-    let table = TableName { database: "d".to_owned(), table: "t".to_owned() };
+    let table = TableName {
+        database: "d".to_owned(),
+        table: "t".to_owned(),
+    };
     let catalog = Arc::new(CompareThenSwap(MemoryCatalog::default()));
-    let breach = catalog_suite(catalog, &table, &metadata("s3://b/tables/d/t")).await.unwrap_err();
+    let breach = catalog_suite(catalog, &table, &metadata("s3://b/tables/d/t"))
+        .await
+        .unwrap_err();
     assert!(breach.contains("moves"), "{breach}");
 }

@@ -15,18 +15,26 @@ pub(crate) fn metadata(location: &str) -> TableMetadata {
         .location(location.to_owned())
         .schema(table_file::base_schema().unwrap())
         .build();
-    TableMetadataBuilder::from_table_creation(creation).unwrap().build().unwrap().metadata
+    TableMetadataBuilder::from_table_creation(creation)
+        .unwrap()
+        .build()
+        .unwrap()
+        .metadata
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn memory_store_keeps_the_contract() {
-    store_suite(Arc::new(MemoryStore::new("b")), "contract/").await.unwrap();
+    store_suite(Arc::new(MemoryStore::new("b")), "contract/")
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn folder_store_keeps_the_contract() {
     let folder = tempfile::tempdir().unwrap();
-    store_suite(Arc::new(FolderStore::new(folder.path())), "contract/").await.unwrap();
+    store_suite(Arc::new(FolderStore::new(folder.path())), "contract/")
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -41,7 +49,12 @@ async fn folder_store_refuses_keys_outside_its_folder() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn memory_catalog_keeps_the_contract() {
-    let table = TableName { database: "d".to_owned(), table: "t".to_owned() };
+    let table = TableName {
+        database: "d".to_owned(),
+        table: "t".to_owned(),
+    };
     let catalog = Arc::new(MemoryCatalog::default());
-    catalog_suite(catalog, &table, &metadata("s3://b/tables/d/t")).await.unwrap();
+    catalog_suite(catalog, &table, &metadata("s3://b/tables/d/t"))
+        .await
+        .unwrap();
 }
