@@ -51,18 +51,15 @@ def run_demo(arguments: argparse.Namespace) -> int:
     """Runs the demo."""
     from .demo import DemoOptions, demo
 
-    if arguments.chaos and arguments.seconds is None:
-        raise SystemExit("dev: --chaos needs --for")
-    return demo(
-        DemoOptions(
-            arguments.seconds,
-            arguments.seed,
-            arguments.rate,
-            not arguments.no_build,
-            arguments.chaos,
-            arguments.isolation,
-        )
-    )
+    return demo(DemoOptions(arguments.seconds, arguments.seed, arguments.rate, not arguments.no_build))
+
+
+def run_chaos(arguments: argparse.Namespace) -> int:
+    """Kills everything."""
+    from .chaos import ISOLATIONS, ChaosOptions, chaos
+
+    isolations = ISOLATIONS if arguments.isolation == "both" else (arguments.isolation,)
+    return chaos(ChaosOptions(arguments.seconds, arguments.seed, arguments.rate, not arguments.no_build, isolations))
 
 
 def run_query(arguments: argparse.Namespace) -> int:
@@ -108,14 +105,16 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=int, default=1, help="of the workload")
     command.add_argument("--rate", type=float, default=800, help="changes a second")
     command.add_argument("--no-build", action="store_true", help="take the Rust programs as they are")
-    command.add_argument(
-        "--chaos", type=int, default=0, metavar="N", help="kill parts: once at each failpoint, N times at random"
-    )
+    command = add("chaos", run_chaos, "the demo, killed at every failpoint and at random, compared at the end")
+    command.add_argument("--for", dest="seconds", type=duration, default=120, help="at least this long: 120s, 5m")
+    command.add_argument("--seed", type=int, default=1, help="of the workload, the kills and the faults")
+    command.add_argument("--rate", type=float, default=400, help="changes a second")
+    command.add_argument("--no-build", action="store_true", help="take the Rust programs as they are")
     command.add_argument(
         "--isolation",
-        default="read_committed",
-        choices=("read_committed", "read_uncommitted"),
-        help="what the event source reads",
+        default="both",
+        choices=("read_committed", "read_uncommitted", "both"),
+        help="what the event source reads; both is one run after the other",
     )
     command = add("test", run_test, "everything that must pass")
     command.add_argument("--only", action="append", help="only this step, may be repeated")

@@ -1,10 +1,10 @@
-"""`./dev chaos`: the demo, in which every part dies at every failpoint and at random, and the same comparison at its end.
+"""`./dev chaos`: the demo, in which every part dies at every failpoint and at random, and the comparison at its end.
 
-Flow: servers, stack, witness, workload -> first start through all failpoints of the copy -> failpoints of the stream, random
-kills and a second agent, in an order that the seed gives -> all comes back -> tail -> verify -> table.
+Flow: servers, stack, witness, workload -> first start through all failpoints of the copy -> failpoints of the stream,
+random kills and a second agent, in an order that the seed gives -> all comes back -> tail -> verify -> table.
 
-Always holds: a death is SIGKILL or SIGABRT, as in a crash; whoever died comes back at once on what it has on disk. The local
-cloud itself never dies: it stands for S3, Glue and Lambda, which do not. PostgreSQL stops as `pg_ctl stop -m immediate` does.
+Always holds: a death is SIGKILL or SIGABRT, as in a crash; whoever died comes back at once on what it has on disk. The
+local cloud itself never dies: it stands for S3, Glue and Lambda. PostgreSQL stops as with `pg_ctl stop -m immediate`.
 """
 
 from __future__ import annotations

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import psycopg
 
 from .build import build
-from .chaos import FAULTS, Chaos
 from .cloud import AGENT_SLOT, DATABASE, Cloud, fetch
 from .console import say, step
 from .deploy import client
@@ -40,10 +39,6 @@ class DemoOptions:
     seed: int
     rate: float
     build: bool
-    kills: int
-    """Random kills beside one at each failpoint; 0 kills nothing."""
-    isolation: str
-    """What the event source reads: `read_committed` or `read_uncommitted`."""
 
 
 def demo(options: DemoOptions) -> int:
@@ -52,7 +47,7 @@ def demo(options: DemoOptions) -> int:
         build()
     run = Run.create()
     with Supervisor(run.run_id, run.folder) as supervisor:
-        cloud = Cloud(run, supervisor, chaos=options.kills > 0)
+        cloud = Cloud(run, supervisor)
         cloud.start_servers()
         create_shop(cloud.dsn())
         witness = Witness(cloud.postgres, DATABASE, run.folder)
@@ -60,14 +55,14 @@ def demo(options: DemoOptions) -> int:
             witness.open()
         workload = Workload(cloud.dsn(), options.seed, options.rate)
         workload.start()
-        chaos = Chaos(cloud, options.seed, options.kills) if options.kills else None
-        _start_pipeline(cloud, options, chaos)
+        cloud.start_event_source()
+        cloud.start_agent()
+        with step("the agent copies the tables"):
+            cloud.wait_for_streaming()
         interval = SPECIAL_INTERVAL_SECONDS
         if options.seconds is not None:
             interval = min(interval, options.seconds / (STEPS_A_ROUND + 1))
         workload.start_special(interval)
-        if chaos and options.seconds is not None:
-            chaos.start_kills(options.seconds)
         say(f'status page {cloud.status_page}   logs {run.folder}   query it: ./dev query "select …"')
         try:
             _watch(cloud, workload, options.seconds)
@@ -76,30 +71,7 @@ def demo(options: DemoOptions) -> int:
         if options.seconds is None:
             return 0
         say(f"workload of seed {options.seed}: {workload.changes} rows, {workload.schema_changes} schema changes")
-        if chaos:
-            chaos.stop()
-        code = _compare(cloud, witness)
-        if chaos:
-            chaos.report()
-        return code
-
-
-def _start_pipeline(cloud: Cloud, options: DemoOptions, chaos: Chaos | None) -> None:
-    faults = ["--faults", f"seed={options.seed},{FAULTS}"] if chaos else []
-
-    def start_event_source() -> None:
-        cloud.start_event_source(["--isolation", options.isolation, *faults])
-
-    if chaos:
-        chaos.arm_early()
-    start_event_source()
-    cloud.start_agent()
-    if chaos:
-        chaos.keep(
-            {"event-source": start_event_source, "capture-agent": cloud.start_agent, "kafka": cloud.kafka.restart}
-        )
-    with step("the agent copies the tables"):
-        cloud.wait_for_streaming()
+        return compare_at_the_end(cloud, witness)
 
 
 def _watch(cloud: Cloud, workload: Workload, seconds: float | None) -> None:
@@ -113,7 +85,8 @@ def _watch(cloud: Cloud, workload: Workload, seconds: float | None) -> None:
         time.sleep(1 if end is None else max(0.0, min(1.0, end - time.monotonic())))
 
 
-def _compare(cloud: Cloud, witness: Witness) -> int:
+def compare_at_the_end(cloud: Cloud, witness: Witness) -> int:
+    """Waits until the lake holds the log, and compares; gives the exit code."""
     with step("the tail of the log"):
         _wait_for_agent(cloud)
         expected = witness.close()

@@ -1,0 +1,133 @@
+"""The parts of a run that die on purpose: how each is found, killed and brought back, and the count of it all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import statistics
+import time
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .cloud import Cloud, fetch
+from .paths import BINARIES
+from .patience import KeepingSupervisor
+from .processes import ServiceError, marked
+from .services import free_port
+
+AGENT, EVENT_SOURCE = "capture-agent", "event-source"
+# The agent's exit code when it needs a person (capture-agent/src/logging.rs).
+EXIT_HALT = 2
+
+
+@dataclass
+class Tally:
+    """What died, how often, and how long it took to come back."""
+
+    deaths: Counter[str] = field(default_factory=Counter)
+    reached_after: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    kills: Counter[str] = field(default_factory=Counter)
+    recovery: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    fenced: str = "not tried"
+    survivors: int = 0
+
+    def show(self) -> None:
+        """Prints it as a table."""
+        print(f"{'failpoint':40} {'deaths':>7}")
+        for key, count in sorted(self.deaths.items()):
+            print(f"{key:40} {count:7}")
+        print(f"{'killed at random':40} {'kills':>7}")
+        for name, count in sorted(self.kills.items()):
+            print(f"{name:40} {count:7}")
+        print(f"{'until all works again after':40} {'median':>7} {'longest':>8}  seconds")
+        for name, seconds in sorted(self.recovery.items()):
+            print(f"{name:40} {statistics.median(seconds):7.1f} {max(seconds):8.1f}")
+        print(f"second agent: {self.fenced}; agents left: {self.survivors}")
+
+
+class Victims:
+    """Starts, kills and revives the parts of one cloud."""
+
+    def __init__(
+        self, cloud: Cloud, supervisor: KeepingSupervisor, event_source_words: Sequence[str], draw: random.Random
+    ) -> None:
+        self._cloud, self._supervisor, self._random = cloud, supervisor, draw
+        self._words = event_source_words
+
+    def start(self) -> None:
+        """Starts event source and agent, which come back from now on whenever they die; the broker does too."""
+        keepers = self._supervisor.keepers
+        keepers[EVENT_SOURCE] = lambda: self._cloud.start_event_source(self._words)
+        keepers[AGENT] = self._cloud.start_agent
+        keepers["kafka"] = self._cloud.kafka.restart
+        keepers[EVENT_SOURCE]()
+        keepers[AGENT]()
+
+    def kill(self, name: str) -> bool:
+        """Kills a part as a crash would; False if it has no process just now."""
+        if name == "postgres":
+            self._stop_postgres()
+            return True
+        pids = self._pids(name)
+        if not pids:
+            return False
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._random.choice(pids), signal.SIGKILL)
+            return True
+        return False
+
+    def _pids(self, name: str) -> list[int]:
+        process = self._supervisor.processes.get(name)
+        if process is not None:
+            return [process.pid] if process.child.poll() is None else []
+        return self._marked_with(f"AWS_LAMBDA_FUNCTION_NAME={name}")
+
+    def _marked_with(self, variable: str) -> list[int]:
+        found = []
+        for pid in sorted(marked(self._cloud.run.run_id)):
+            with contextlib.suppress(OSError):
+                if variable.encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                    found.append(pid)
+        return found
+
+    def _stop_postgres(self) -> None:
+        process = self._cloud.postgres.process
+        assert process is not None
+        process.child.send_signal(signal.SIGQUIT)
+        process.child.wait()
+        self._cloud.postgres.restart()
+
+    def streaming(self) -> bool:
+        """Whether the agent says that it streams."""
+        return 'state="streaming"} 1' in fetch(f"{self._cloud.status_page}metrics")
+
+    def recovered(self) -> bool:
+        """Whether the agent streams and the event source answers."""
+        return self.streaming() and bool(fetch(f"http://127.0.0.1:{self._cloud.event_source_port}/healthz"))
+
+    def agents(self) -> int:
+        """How many agents live."""
+        program = str(BINARIES / AGENT).encode()
+        commands = (Path(f"/proc/{pid}/cmdline") for pid in marked(self._cloud.run.run_id))
+        return sum(command.read_bytes().split(b"\0")[0] == program for command in commands)
+
+    def second_agent(self, seconds: float) -> int:
+        """Starts a second agent, and takes it for the agent; the first must halt. Gives the first one's exit code."""
+        # Whoever halts must not come back: a service manager has RestartPreventExitStatus for that.
+        first = self._supervisor.processes.pop(AGENT)
+        self._cloud.agent_port = free_port()
+        self._cloud.start_agent()
+        deadline = time.monotonic() + seconds
+        while (code := first.child.poll()) is None:
+            self._supervisor.check()
+            if time.monotonic() > deadline:
+                first.kill()
+                raise ServiceError(f"the first agent still lived {seconds:.0f} s after the second began")
+            time.sleep(0.05)
+        if code != EXIT_HALT or "another agent has taken over" not in first.log.read_text():
+            raise ServiceError(f"the first agent ended with {code} instead of halting because it is fenced")
+        return code
