@@ -1,7 +1,7 @@
 """`./dev bench`: what the agent and the way into a file cost, beside a floor, in the same run.
 
-`agent`: the same content of a slot is read twice: by `pg_recvlogical` to /dev/null, and by the agent to Kafka. CPU seconds
-are those of the reader and of its walsender, from /proc. `ingest`: the Rust program `bench`, in process.
+`agent`: the same content of a slot is read twice, by `pg_recvlogical` to /dev/null and by the agent to Kafka. CPU
+seconds are those of the reader and of its walsender, from /proc. `ingest`: the Rust program `bench`, in process.
 
 Always holds: the programs are those of the release profile; the machine may be busy, so CPU counts and not wall time.
 """
