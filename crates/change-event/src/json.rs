@@ -301,6 +301,22 @@ impl<'a> Scanner<'a> {
         Ok(Value::Scalar(cell))
     }
 
+    /// A long string whose content is checked elsewhere, as base64 is: control characters in it are not looked for. `None` if
+    /// the value is something else, which is not taken.
+    ///
+    /// # Errors
+    /// [`JsonError::NotJson`] if the string does not end, or holds a broken escape.
+    pub fn opaque_string(&mut self) -> Result<Option<RawString<'a>>, JsonError> {
+        if self.peek() != Some(b'"') {
+            return Ok(None);
+        }
+        self.string_by(|bytes, at| {
+            let rest = bytes.get(at..).unwrap_or_default();
+            memchr::memchr2(b'"', b'\\', rest).map_or(bytes.len(), |found| at + found)
+        })
+        .map(Some)
+    }
+
     /// Passes over a value of any kind, looking at all of it; `depth` says how deep the scanner stands already.
     ///
     /// # Errors
@@ -460,11 +476,20 @@ impl<'a> Scanner<'a> {
 
     /// A string; the opening quote is the next byte.
     fn string(&mut self) -> Result<RawString<'a>, JsonError> {
+        self.string_by(next_special)
+    }
+
+    /// A string whose quotes and backslashes `next` finds.
+    #[inline]
+    fn string_by(
+        &mut self,
+        next: impl Fn(&[u8], usize) -> usize,
+    ) -> Result<RawString<'a>, JsonError> {
         self.at += 1;
         let start = self.at;
         let mut escaped = false;
         loop {
-            self.at = next_special(self.text.as_bytes(), self.at);
+            self.at = next(self.text.as_bytes(), self.at);
             match self.byte() {
                 Some(b'"') => {
                     let text = self.since(start);
@@ -572,6 +597,17 @@ mod tests {
         }
         for text in ["[1", "[01]", "[1,]", "[,1]", "[-]", "[1 2]", ""] {
             assert!(bytes_of(text).0.is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn opaque_string_ends_at_its_quote() {
+        let mut scanner = Scanner::new("\"a\\/b\" 5");
+        let text = scanner.opaque_string().unwrap().unwrap();
+        assert_eq!((&*text.to_text(), scanner.at()), ("a/b", 6));
+        assert!(scanner.opaque_string().unwrap().is_none());
+        for text in ["\"a", "\"a\\", "\"a\\x\""] {
+            assert!(Scanner::new(text).opaque_string().is_err(), "{text}");
         }
     }
 

@@ -260,14 +260,17 @@ fn scan_text<'a>(
     }
 }
 
+/// Base64, whose content its decoder checks.
 fn scan_optional_text<'a>(
     scanner: &mut Scanner<'a>,
     error: &mut Option<RecordError>,
 ) -> Result<Option<RawString<'a>>, EventError> {
-    let null = scanner.peek() == Some(b'n');
-    let text = scan_text(scanner, 5)?;
-    if text.is_none() && !null {
-        error.get_or_insert(RecordError::Malformed);
+    let text = scanner.opaque_string()?;
+    if text.is_none() {
+        if scanner.peek() != Some(b'n') {
+            error.get_or_insert(RecordError::Malformed);
+        }
+        scanner.skip(5)?;
     }
     Ok(text)
 }
