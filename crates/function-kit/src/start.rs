@@ -54,11 +54,15 @@ where
     R: Serialize,
 {
     let handler = &handler;
-    lambda_runtime::run(service_fn(move |event: LambdaEvent<Box<RawValue>>| async move {
-        let invocation =
-            Invocation { payload: event.payload, deadline_header_ms: event.context.deadline };
-        // A failure is logged by the runtime.
-        handler(invocation).await
-    }))
+    lambda_runtime::run(service_fn(
+        move |event: LambdaEvent<Box<RawValue>>| async move {
+            let invocation = Invocation {
+                payload: event.payload,
+                deadline_header_ms: event.context.deadline,
+            };
+            // A failure is logged by the runtime.
+            handler(invocation).await
+        },
+    ))
     .await
 }

@@ -155,15 +155,14 @@ impl Ingest {
                 let staged = self
                     .within(deadline, async { Ok(stager.run(&mut counts).await) })
                     .await;
-                let failed = match staged {
+                match staged {
                     Ok(Ok(())) => None,
                     Ok(Err(Failed { offset, error })) => Some((offset, Arc::new(error))),
                     Err(error) => {
                         topic.forget_tail(batch.partition);
                         Some((first_offset, Arc::new(error)))
                     }
-                };
-                failed
+                }
             }
             Some(Ok(None)) => {
                 let set_aside = self.strangers(batch, &mut counts);

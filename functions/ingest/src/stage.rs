@@ -9,6 +9,8 @@
 //!
 //! Cost, warm: one PUT for each data file, one for the slot, no GET.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use change_event::envelope::{Reference, bare_value};
 use change_event::{RecordHeader, RecordKind};
@@ -64,6 +66,38 @@ pub(crate) struct Stager<'a> {
     pub(crate) batch: &'a PartitionBatch,
 }
 
+/// How far a batch is.
+#[derive(Debug)]
+struct Progress<'b> {
+    /// What is left of it, without what lies behind a record that failed.
+    records: &'b [Record],
+    table: Arc<LoadedTable>,
+    chain: Chain,
+    tail: Tail,
+    /// The first record that failed.
+    failed: Option<Failed>,
+}
+
+impl Progress<'_> {
+    fn failed_at(&self, index: usize, error: StageError) -> Failed {
+        let record = self.records.get(index).or(self.records.first());
+        Failed {
+            offset: record.map_or(0, |record| record.offset),
+            error,
+        }
+    }
+}
+
+/// What a try led to.
+enum Step {
+    /// There is more to do.
+    Again,
+    /// All that is left is staged.
+    Done,
+    /// It must not go on.
+    Stopped(Failed),
+}
+
 /// Rows of a slice that are ready, or the first record that is not.
 enum Ready {
     All(
@@ -93,7 +127,7 @@ impl Stager<'_> {
     }
 
     async fn stage(&self, counts: &mut Counts) -> Result<Option<Tail>, Failed> {
-        let mut records = &self.batch.records[..];
+        let records = &self.batch.records[..];
         let Some(first) = records.first() else {
             return Ok(None);
         };
@@ -102,110 +136,101 @@ impl Stager<'_> {
             error,
         };
         let Some(schema_version) = records.iter().find_map(schema_version) else {
-            // Nothing that an agent wrote: no table is needed to say so.
-            for record in records {
-                if let Found::Poison(reason) = &record.found {
-                    self.set_aside(record, reason, counts)
-                        .await
-                        .map_err(at_first)?;
-                }
-            }
+            self.strangers(counts).await.map_err(at_first)?;
             return Ok(None);
         };
         let need = Need {
             partition: self.batch.partition,
             schema_version,
         };
-        let mut table = self.topic.table(self.ports, need).await.map_err(at_first)?;
+        let table = self.topic.table(self.ports, need).await.map_err(at_first)?;
         let chain = table.chain(self.batch.partition);
-        let mut tail = self.tail(&table, &chain).await.map_err(at_first)?;
-        let mut failed = None;
+        let tail = self.tail(&table, &chain).await.map_err(at_first)?;
+        let mut progress = Progress {
+            records,
+            table,
+            chain,
+            tail,
+            failed: None,
+        };
         for _ in 0..TRIES_MAX {
-            let Some(from) = records.first() else { break };
-            let at_start = |error| Failed {
-                offset: from.offset,
-                error,
+            let Some(from) = progress.records.first() else {
+                break;
             };
-            let slice = slice(
-                &tail.frontier,
-                records.iter().map(|record| (record.offset, &record.found)),
-            );
-            let (rows, documents, poison) =
-                match self.ready(records, &slice).await.map_err(at_start)? {
-                    Ready::All(rows, documents, poison) => (rows, documents, poison),
-                    Ready::Until { index, error } => {
-                        let offset = records
-                            .get(index)
-                            .map_or(from.offset, |record| record.offset);
-                        records = records.get(..index).unwrap_or_default();
-                        failed = Some(Failed { offset, error });
-                        continue;
-                    }
-                };
-            if let Some(newest) = documents.keys().max().copied()
-                && newest > table.state.schema_version
-            {
-                let need = Need {
-                    schema_version: newest,
-                    ..need
-                };
-                table = self.topic.table(self.ports, need).await.map_err(at_start)?;
-            }
-            let staged = encode(&rows, &documents, &table).map_err(at_start)?;
-            let won = self
-                .win(
-                    records,
-                    &table,
-                    &chain,
-                    &mut tail,
-                    &slice,
-                    (staged, poison),
-                    counts,
-                )
-                .await
-                .map_err(at_start)?;
-            if !won {
-                continue;
-            }
-            match slice.stop {
-                Stop::End => return failed.map_or(Ok(Some(tail)), Err),
-                Stop::Gap { index, gap } => {
-                    let offset = records
-                        .get(index)
-                        .map_or(from.offset, |record| record.offset);
-                    return Err(Failed {
-                        offset,
-                        error: StageError::Gap(gap),
-                    });
-                }
-                Stop::TopicReplaced { index } => {
-                    let offset = records
-                        .get(index)
-                        .map_or(from.offset, |record| record.offset);
-                    return Err(Failed {
-                        offset,
-                        error: StageError::TopicReplaced { offset },
-                    });
-                }
-                Stop::NewIncarnation { index, incarnation } => {
-                    records = records.get(index..).unwrap_or_default();
-                    self.close(&chain, &mut tail, incarnation)
-                        .await
-                        .map_err(at_start)?;
-                }
+            let offset = from.offset;
+            let step = self.step(&mut progress, counts).await;
+            match step.map_err(|error| Failed { offset, error })? {
+                Step::Again => {}
+                Step::Done => progress.records = &[],
+                Step::Stopped(failed) => return Err(failed),
             }
         }
-        match (failed, records.first()) {
-            (Some(failed), None) => Err(failed),
-            (None, None) => Ok(Some(tail)),
-            (_, Some(record)) => {
-                let error = StageError::SlotsLost { tries: TRIES_MAX };
-                Err(Failed {
-                    offset: record.offset,
-                    error,
-                })
+        if let Some(record) = progress.records.first() {
+            let error = StageError::SlotsLost { tries: TRIES_MAX };
+            return Err(Failed {
+                offset: record.offset,
+                error,
+            });
+        }
+        progress.failed.map_or(Ok(Some(progress.tail)), Err)
+    }
+
+    /// Nothing of the batch was written by an agent: no table is needed to say so.
+    async fn strangers(&self, counts: &mut Counts) -> Result<(), StageError> {
+        for record in &self.batch.records {
+            if let Found::Poison(reason) = &record.found {
+                self.set_aside(record, reason, counts).await?;
             }
         }
+        Ok(())
+    }
+
+    /// One try: from the chain's tail as it is believed to be, to a won slot.
+    async fn step(
+        &self,
+        progress: &mut Progress<'_>,
+        counts: &mut Counts,
+    ) -> Result<Step, StageError> {
+        let records = progress.records;
+        let judged = records.iter().map(|record| (record.offset, &record.found));
+        let slice = slice(&progress.tail.frontier, judged);
+        let (rows, documents, poison) = match self.ready(records, &slice).await? {
+            Ready::All(rows, documents, poison) => (rows, documents, poison),
+            Ready::Until { index, error } => {
+                progress.failed = Some(progress.failed_at(index, error));
+                progress.records = records.get(..index).unwrap_or_default();
+                return Ok(Step::Again);
+            }
+        };
+        if let Some(newest) = documents.keys().max().copied()
+            && newest > progress.table.state.schema_version
+        {
+            let need = Need {
+                partition: self.batch.partition,
+                schema_version: newest,
+            };
+            progress.table = self.topic.table(self.ports, need).await?;
+        }
+        let staged = encode(&rows, &documents, &progress.table)?;
+        if !self.win(progress, &slice, (staged, poison), counts).await? {
+            return Ok(Step::Again);
+        }
+        Ok(match slice.stop {
+            Stop::End => Step::Done,
+            Stop::Gap { index, gap } => {
+                Step::Stopped(progress.failed_at(index, StageError::Gap(gap)))
+            }
+            Stop::TopicReplaced { index } => {
+                let offset = records.get(index).map_or(0, |record| record.offset);
+                Step::Stopped(progress.failed_at(index, StageError::TopicReplaced { offset }))
+            }
+            Stop::NewIncarnation { index, incarnation } => {
+                progress.records = records.get(index..).unwrap_or_default();
+                self.close(&progress.chain, &mut progress.tail, incarnation)
+                    .await?;
+                Step::Again
+            }
+        })
     }
 
     /// The end of the chain: as it was seen last, or by walking from the committed frontier.
@@ -286,20 +311,14 @@ impl Stager<'_> {
     }
 
     /// Stores what is staged and races for the slot. Gives false if another writer was first: the tail is moved behind it.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one step of `stage`, which owns all of them"
-    )]
     async fn win(
         &self,
-        records: &[Record],
-        table: &LoadedTable,
-        chain: &Chain,
-        tail: &mut Tail,
+        progress: &mut Progress<'_>,
         slice: &Slice,
         (staged, mut poison): (Staged, Vec<(usize, Reason)>),
         counts: &mut Counts,
     ) -> Result<bool, StageError> {
+        let records = progress.records;
         let row_count = staged.row_count;
         poison.extend(staged.poison);
         for index in &slice.poison {
@@ -307,17 +326,20 @@ impl Stager<'_> {
                 poison.push((*index, reason.clone()));
             }
         }
-        let stored = self.store_files(table, staged.encoded).await?;
+        let stored = self.store_files(&progress.table, staged.encoded).await?;
         for (index, reason) in &poison {
             if let Some(record) = records.get(*index) {
                 self.set_aside(record, reason, counts).await?;
             }
         }
-        if tail.frontier.needs_slot(&slice.after) {
+        if progress.tail.frontier.needs_slot(&slice.after) {
             failpoint::hit(BEFORE_SLOT_PUT);
             let staged_bytes: u64 = stored.iter().map(|file| file.size_bytes).sum();
             let files = stored.iter().cloned().chain(staged.announced).collect();
-            if !self.race(chain, tail, &slice.after, files).await? {
+            if !self
+                .race(&progress.chain, &mut progress.tail, &slice.after, files)
+                .await?
+            {
                 self.remove_files(&stored).await;
                 return Ok(false);
             }

@@ -45,9 +45,9 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] with every problem.
     pub fn from_environment(mut environment: Environment) -> Result<Self, ConfigError> {
-        let target = match environment.optional("FIRN_CLUSTER_ARN") {
-            None => None,
-            Some(cluster_arn) => Some(Target {
+        let target = environment
+            .optional("FIRN_CLUSTER_ARN")
+            .map(|cluster_arn| Target {
                 ingest_function: environment.required("FIRN_INGEST_FUNCTION"),
                 cluster_arn,
                 poller_group: environment.optional("FIRN_POLLER_GROUP"),
@@ -57,8 +57,7 @@ impl Config {
                     .optional("FIRN_BATCH_WINDOW_SECONDS")
                     .map(|_| environment.number("FIRN_BATCH_WINDOW_SECONDS", 0, 0, 300)),
                 creations_max: environment.number("FIRN_CREATIONS_MAX", CREATIONS_MAX, 1, 1000),
-            }),
-        };
+            });
         let config = Self {
             bucket: environment.required("FIRN_BUCKET"),
             s3_path_style: environment.flag("FIRN_S3_PATH_STYLE"),

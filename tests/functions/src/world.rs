@@ -9,7 +9,9 @@ use commit::{Answer, Commit};
 use ddl::Ddl;
 use function_kit::ddl::DdlClient;
 use function_kit::metric::MemoryLines;
-use function_kit::{Deadline, KafkaBatchResponse, Metric, Metrics, Registry};
+use function_kit::{
+    Deadline, DelayedQueue, FunctionInvoker, KafkaBatchResponse, Metric, Metrics, Registry,
+};
 use ingest::Ingest;
 use object_io::{MemoryStore, ObjectStore};
 use serde_json::Value;
@@ -129,9 +131,9 @@ impl World {
             store,
             committer: self.committer.clone(),
             ddl: self.ddl_client(),
-            queue: self.queue.clone(),
+            queue: Arc::clone(&self.queue) as Arc<dyn DelayedQueue>,
             clock: Arc::clone(&clock),
-            ids: self.ids.clone(),
+            ids: Arc::clone(&self.ids) as Arc<dyn IdSource>,
             metrics: Metrics::new("ingest", clock, Arc::new(self.metrics.clone())),
         };
         Ingest::new(ports, 4)
@@ -155,7 +157,10 @@ impl World {
     }
 
     fn ddl_client(&self) -> DdlClient {
-        DdlClient::new(self.ddl.clone(), "firn-ddl".to_owned())
+        DdlClient::new(
+            Arc::clone(&self.ddl) as Arc<dyn FunctionInvoker>,
+            "firn-ddl".to_owned(),
+        )
     }
 
     /// A deadline so many milliseconds ahead.

@@ -188,7 +188,10 @@ async fn topic_made_anew_goes_on_where_the_old_one_ended() {
     assert_eq!(world.deliver(&world.ingest(), &new).await, []);
     assert_eq!(world.ids_in("orders").await, ["1", "2", "3", "4"]);
     let frontier = *world.table("orders").await.frontier(0).unwrap();
-    assert_eq!((frontier.incarnation, frontier.offset, frontier.epoch), (2, 2, 2));
+    assert_eq!(
+        (frontier.incarnation, frontier.offset, frontier.epoch),
+        (2, 2, 2)
+    );
 }
 
 #[tokio::test]
@@ -197,7 +200,9 @@ async fn topic_replaced_behind_the_agents_back_halts_its_partition() {
     let topic = world.announce("orders", 1, 0).await;
     let mut agent = TopicWriter::new(&topic, 0);
     let ingest = world.ingest();
-    world.deliver(&ingest, &[agent.insert(1, "a"), agent.insert(2, "b")]).await;
+    world
+        .deliver(&ingest, &[agent.insert(1, "a"), agent.insert(2, "b")])
+        .await;
     agent.restart();
     agent.offset = 0;
     let failed = world.deliver(&ingest, &[agent.insert(3, "c")]).await;
