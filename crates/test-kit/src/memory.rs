@@ -17,6 +17,11 @@ pub struct MemoryCatalog {
 }
 
 impl MemoryCatalog {
+    /// Somebody drops the table; its files stay.
+    pub fn drop_table(&self, table: &TableName) {
+        self.tables().remove(table);
+    }
+
     fn tables(&self) -> MutexGuard<'_, HashMap<TableName, (String, u64)>> {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }

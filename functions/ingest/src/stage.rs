@@ -120,13 +120,13 @@ impl Stager<'_> {
         let partition = self.batch.partition;
         let ended = self.stage(counts).await;
         match &ended {
-            Ok(Some(tail)) => self.topic.keep_tail(partition, *tail),
+            Ok(Some((chain, tail))) => self.topic.keep_tail(chain, *tail),
             Ok(None) | Err(_) => self.topic.forget_tail(partition),
         }
         ended.map(|_tail| ())
     }
 
-    async fn stage(&self, counts: &mut Counts) -> Result<Option<Tail>, Failed> {
+    async fn stage(&self, counts: &mut Counts) -> Result<Option<(Chain, Tail)>, Failed> {
         let records = &self.batch.records[..];
         let Some(first) = records.first() else {
             return Ok(None);
@@ -145,7 +145,7 @@ impl Stager<'_> {
         };
         let table = self.topic.table(self.ports, need).await.map_err(at_first)?;
         let chain = table.chain(self.batch.partition);
-        let tail = self.tail(&table, &chain).await.map_err(at_first)?;
+        let tail = self.tail(&chain).await.map_err(at_first)?;
         let mut progress = Progress {
             records,
             table,
@@ -172,7 +172,10 @@ impl Stager<'_> {
                 error,
             });
         }
-        progress.failed.map_or(Ok(Some(progress.tail)), Err)
+        match progress.failed {
+            Some(failed) => Err(failed),
+            None => Ok(Some((progress.chain, progress.tail))),
+        }
     }
 
     /// Nothing of the batch was written by an agent: no table is needed to say so.
@@ -234,29 +237,34 @@ impl Stager<'_> {
     }
 
     /// The end of the chain: as it was seen last, or by walking from the committed frontier.
-    async fn tail(&self, table: &LoadedTable, chain: &Chain) -> Result<Tail, StageError> {
-        let now_ms = self.ports.clock.now_ms();
+    async fn tail(&self, chain: &Chain) -> Result<Tail, StageError> {
+        let walked_ms = self.ports.clock.now_ms();
         let partition = self.batch.partition;
-        if let Some(tail) = self.topic.tail(partition, now_ms) {
+        if let Some(tail) = self.topic.tail(chain, walked_ms) {
             return Ok(tail);
         }
-        let mut frontier = *table
-            .frontier(partition)
-            .ok_or(StageError::NotRegistered { partition })?;
+        let table = self.topic.recent_table(self.ports).await?;
+        let registered = table
+            .as_ref()
+            .filter(|table| table.chain(partition) == *chain)
+            .and_then(|table| table.frontier(partition));
+        let mut frontier = *registered.ok_or(StageError::NotRegistered { partition })?;
         let mut oldest_ms = None;
         loop {
-            let seen_ms = self.ports.clock.now_ms();
             let walk = chain
                 .walk(self.ports.store.as_ref(), &frontier, WALK_STEP)
                 .await?;
             oldest_ms = oldest_ms.or(walk.intents.first().map(|intent| intent.created_ms));
             frontier = walk.tail;
-            let hours = oldest_ms.map_or(0, |oldest_ms| (now_ms - oldest_ms) / 3_600_000);
+            let hours = oldest_ms.map_or(0, |oldest_ms| (walked_ms - oldest_ms) / 3_600_000);
             if hours >= OVERDUE_HOURS {
                 return Err(StageError::CommitOverdue { hours });
             }
             if walk.at_end {
-                return Ok(Tail { frontier, seen_ms });
+                return Ok(Tail {
+                    frontier,
+                    walked_ms,
+                });
             }
         }
     }
@@ -372,17 +380,11 @@ impl Stager<'_> {
         {
             SlotOutcome::Won => {
                 failpoint::hit(AFTER_SLOT_WON);
-                *tail = Tail {
-                    frontier: *after,
-                    seen_ms: now_ms,
-                };
+                tail.frontier = *after;
                 Ok(true)
             }
             SlotOutcome::Taken(other) => {
-                *tail = Tail {
-                    frontier: other.after,
-                    seen_ms: now_ms,
-                };
+                tail.frontier = other.after;
                 Ok(false)
             }
         }
@@ -402,16 +404,12 @@ impl Stager<'_> {
             incarnation,
             now_ms,
         );
-        let frontier = match chain
+        tail.frontier = match chain
             .win(self.ports.store.as_ref(), &tail.frontier, &closing)
             .await?
         {
             SlotOutcome::Won => closing.after,
             SlotOutcome::Taken(other) => other.after,
-        };
-        *tail = Tail {
-            frontier,
-            seen_ms: now_ms,
         };
         Ok(())
     }

@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //! - Nothing kept is used when it is older than its bound by the wall clock. A slot is removed a day after it was covered at the
-//!   earliest, so a tail that was seen within the hour is never behind a removed slot.
+//!   earliest, so a tail that was walked to within the hour is never behind a removed slot.
 //! - A tail is where the chain ends, never where a batch ends: records that only move the offset do not move it.
 //! - The table is asked for by what a batch needs of it; if it lacks that, functions/ddl is called once and the table read anew.
 
@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use change_event::{SourceSchema, TopicRegistration};
-use table_commit::{Frontier, LoadedTable, TableName};
+use table_commit::{Chain, Frontier, LoadedTable, TableName};
 
 use crate::error::StageError;
 use crate::ports::Ports;
@@ -22,13 +22,17 @@ const REGISTRATION_MS: i64 = 300_000;
 /// How long a table and the tails of its chains are believed.
 const TABLE_MS: i64 = 3_600_000;
 
-/// The end of a partition's chain, as it was last seen.
+/// A walk begins at the frontier of a table that is at most this old: each committed slot that it need not read is a GET.
+const RECENT_MS: i64 = 60_000;
+
+/// The end of a partition's chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tail {
     /// What the next slot is named by.
     pub(crate) frontier: Frontier,
-    /// When it was seen, in milliseconds: the moment before the request that showed it.
-    pub(crate) seen_ms: i64,
+    /// When the chain was walked from the table's frontier, in milliseconds. Slots won since then do not count: once an
+    /// hour it is seen anew how far the table is behind.
+    pub(crate) walked_ms: i64,
 }
 
 /// A table and when it was read.
@@ -45,7 +49,8 @@ pub(crate) struct Topic {
     registered_ms: i64,
     table: tokio::sync::Mutex<Option<Known>>,
     documents: tokio::sync::Mutex<HashMap<u32, Arc<SourceSchema>>>,
-    tails: Mutex<HashMap<u32, Tail>>,
+    /// By table and partition: a table made anew has other chains.
+    tails: Mutex<HashMap<(String, u32), Tail>>,
     pub(crate) pacing: Mutex<Pacing>,
 }
 
@@ -159,6 +164,22 @@ impl Topic {
         })
     }
 
+    /// The table as it was not long ago: its frontier is where a walk begins.
+    pub(crate) async fn recent_table(
+        &self,
+        ports: &Ports,
+    ) -> Result<Option<Arc<LoadedTable>>, StageError> {
+        let mut known = self.table.lock().await;
+        let now_ms = ports.clock.now_ms();
+        match known
+            .as_ref()
+            .filter(|kept| now_ms.saturating_sub(kept.read_ms) < RECENT_MS)
+        {
+            Some(kept) => Ok(Some(Arc::clone(&kept.table))),
+            None => self.read(ports, &mut known).await,
+        }
+    }
+
     /// The table as it is now.
     pub(crate) async fn reload(
         &self,
@@ -191,27 +212,31 @@ impl Topic {
         Ok(table)
     }
 
-    /// The end of a partition's chain, if it was seen within the bound.
-    pub(crate) fn tail(&self, partition: u32, now_ms: i64) -> Option<Tail> {
-        let tail = self.tails().get(&partition).copied();
-        tail.filter(|tail| now_ms.saturating_sub(tail.seen_ms) < TABLE_MS)
+    /// The end of a chain, if it was walked within the bound.
+    pub(crate) fn tail(&self, chain: &Chain, now_ms: i64) -> Option<Tail> {
+        let tail = self.tails().get(&key(chain)).copied();
+        tail.filter(|tail| now_ms.saturating_sub(tail.walked_ms) < TABLE_MS)
     }
 
-    pub(crate) fn keep_tail(&self, partition: u32, tail: Tail) {
-        self.tails().insert(partition, tail);
+    pub(crate) fn keep_tail(&self, chain: &Chain, tail: Tail) {
+        self.tails().insert(key(chain), tail);
     }
 
     pub(crate) fn forget_tail(&self, partition: u32) {
-        self.tails().remove(&partition);
+        self.tails().retain(|(_, other), _| *other != partition);
     }
 
-    fn tails(&self) -> MutexGuard<'_, HashMap<u32, Tail>> {
+    fn tails(&self) -> MutexGuard<'_, HashMap<(String, u32), Tail>> {
         self.tails.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn pacing(&self) -> MutexGuard<'_, Pacing> {
         self.pacing.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn key(chain: &Chain) -> (String, u32) {
+    (chain.table_uuid.clone(), chain.partition)
 }
 
 fn suits(table: &LoadedTable, need: Need) -> bool {

@@ -15,7 +15,7 @@ use function_kit::{
 use ingest::Ingest;
 use object_io::{MemoryStore, ObjectStore};
 use serde_json::Value;
-use table_commit::{Committer, LoadedTable, TableName};
+use table_commit::{Catalog, Committer, LoadedTable, TableName};
 use test_kit::{ManualClock, MemoryCatalog, SeededIds};
 
 use crate::lake::{self, Row};
@@ -46,6 +46,7 @@ pub struct World {
     pub metrics: MemoryLines,
     /// The protocol, for a look at tables.
     pub committer: Committer,
+    catalog: Arc<MemoryCatalog>,
     ids: Arc<SeededIds>,
 }
 
@@ -57,9 +58,10 @@ impl World {
         let clock = Arc::new(ManualClock::new(NOW_MS));
         let ids = Arc::new(SeededIds::new(7));
         let metrics = MemoryLines::default();
+        let catalog = Arc::new(MemoryCatalog::default());
         let committer = Committer::new(
             Arc::clone(&store) as Arc<dyn ObjectStore>,
-            Arc::new(MemoryCatalog::default()),
+            Arc::clone(&catalog) as Arc<dyn Catalog>,
             Arc::clone(&clock) as Arc<dyn Clock>,
             Arc::clone(&ids) as Arc<dyn IdSource>,
         );
@@ -82,6 +84,7 @@ impl World {
             ddl,
             metrics,
             committer,
+            catalog,
             ids,
         }
     }
@@ -189,6 +192,15 @@ impl World {
             .await
             .unwrap()
             .expect("the table")
+    }
+
+    /// Somebody drops a table.
+    pub fn drop_table(&self, table: &str) {
+        let table = format!("public__{table}");
+        self.catalog.drop_table(&TableName {
+            database: "lake".to_owned(),
+            table,
+        });
     }
 
     /// Rows of a table's head.

@@ -210,3 +210,39 @@ async fn topic_replaced_behind_the_agents_back_halts_its_partition() {
     assert_eq!(world.ids_in("orders").await, ["1", "2"]);
     assert_eq!(world.sum(Metric::HaltsTotal), 1);
 }
+
+#[tokio::test]
+async fn warm_function_sees_that_nothing_is_committed_for_half_a_day() {
+    let world = World::new();
+    let topic = world.announce("orders", 1, 86_400).await;
+    let mut agent = TopicWriter::new(&topic, 0);
+    let ingest = world.ingest();
+    world.deliver(&ingest, &[agent.insert(0, "a")]).await;
+    let mut failed = Vec::new();
+    for id in 1..30 {
+        world.clock.advance_ms(30 * 60_000);
+        failed = world.deliver(&ingest, &[agent.insert(id, "x")]).await;
+        if !failed.is_empty() {
+            assert!(id >= 24, "after {id} half hours");
+            break;
+        }
+    }
+    assert_eq!(failed.len(), 1);
+}
+
+#[tokio::test]
+async fn table_made_anew_does_not_take_the_tail_of_the_old_one() {
+    let world = World::new();
+    let topic = world.announce("orders", 1, 0).await;
+    let mut agent = TopicWriter::new(&topic, 0);
+    let ingest = world.ingest();
+    world.deliver(&ingest, &[agent.insert(1, "a")]).await;
+    world.drop_table("orders");
+    // Staged for the table that is gone; the look behind it sees that.
+    let second = agent.insert(2, "b");
+    world.deliver(&ingest, &[second]).await;
+    // The new table begins at the beginning: what it lacks is a gap, never a silent hole.
+    let failed = world.deliver(&ingest, &[agent.insert(3, "c")]).await;
+    assert_eq!(failed, [(format!("{topic}-0"), 2)]);
+    assert_eq!(world.sum(Metric::GapsTotal), 1);
+}
