@@ -11,7 +11,7 @@ use crate::combine::{CombineOutcome, Combined};
 use crate::error::CommitError;
 use crate::table::Committer;
 
-/// Commits and schema changes in one call. With a thousand intents in a commit this is far more than a day stages.
+/// Commits and schema changes in one call. With five hundred intents in a commit this is far more than a day stages.
 const ROUNDS_MAX: u32 = 100;
 
 /// What a call committed.

@@ -72,7 +72,6 @@ impl Committer {
 /// The table's next schema: the document's columns, then what other engines added.
 fn evolved_schema(table: &LoadedTable, target: &SourceSchema) -> Result<Schema, CommitError> {
     let current = table.metadata.current_schema();
-    let first_unknown = table.state.next_field_id;
     let retired: HashSet<i32> = target
         .retired
         .iter()
@@ -83,34 +82,7 @@ fn evolved_schema(table: &LoadedTable, target: &SourceSchema) -> Result<Schema, 
         source: Box::new(error),
     })?;
 
-    let mut fields: Vec<NestedFieldRef> = Vec::new();
-    for field in wanted.as_struct().fields() {
-        match (
-            field.id < first_unknown,
-            current.as_struct().field_by_id(field.id),
-        ) {
-            (true, Some(found)) => fields.push(widened(&table.name, found, field)?),
-            // The owner dropped what the source no longer has: it stays dropped.
-            (true, None) if retired.contains(&field.id) => {}
-            (true, None) => {
-                return Err(CommitError::ColumnDropped {
-                    table: table.name.clone(),
-                    column: field.name.clone(),
-                    field_id: field.id,
-                });
-            }
-            (false, None) => fields.push(Arc::clone(field)),
-            (false, Some(foreign)) => {
-                let found = format!("field {} ({})", foreign.id, foreign.name);
-                return Err(conflict(
-                    &table.name,
-                    field,
-                    found,
-                    "a new column with this field id",
-                ));
-            }
-        }
-    }
+    let mut fields = mapped_fields(table, &wanted, &retired)?;
     let ours: HashSet<i32> = wanted
         .as_struct()
         .fields()
@@ -145,6 +117,46 @@ fn evolved_schema(table: &LoadedTable, target: &SourceSchema) -> Result<Schema, 
         .with_identifier_field_ids(if whole { identifiers } else { Vec::new() })
         .build()
         .map_err(CommitError::iceberg("building an evolved schema"))
+}
+
+/// The document's fields, each checked against what the table has of it.
+fn mapped_fields(
+    table: &LoadedTable,
+    wanted: &Schema,
+    retired: &HashSet<i32>,
+) -> Result<Vec<NestedFieldRef>, CommitError> {
+    let current = table.metadata.current_schema();
+    // From here on a field of the table is another engine's.
+    let first_unknown = table.state.next_field_id;
+    let mut fields: Vec<NestedFieldRef> = Vec::new();
+    for field in wanted.as_struct().fields() {
+        match (
+            field.id < first_unknown,
+            current.as_struct().field_by_id(field.id),
+        ) {
+            (true, Some(found)) => fields.push(widened(&table.name, found, field)?),
+            // The owner dropped what the source no longer has: it stays dropped.
+            (true, None) if retired.contains(&field.id) => {}
+            (true, None) => {
+                return Err(CommitError::ColumnDropped {
+                    table: table.name.clone(),
+                    column: field.name.clone(),
+                    field_id: field.id,
+                });
+            }
+            (false, None) => fields.push(Arc::clone(field)),
+            (false, Some(foreign)) => {
+                let found = format!("field {} ({})", foreign.id, foreign.name);
+                return Err(conflict(
+                    &table.name,
+                    field,
+                    found,
+                    "a new column with this field id",
+                ));
+            }
+        }
+    }
+    Ok(fields)
 }
 
 /// The field by the document, with the wider of the two types and never required again.

@@ -9,7 +9,7 @@
 //! - Only snapshots are expired, never files, and none that a branch or tag names.
 //!
 //! # Source
-//! Iceberg specification, "Manifests", "Snapshots"; measured costs of merging and of kept snapshots: docs/SEMANTICS.md.
+//! Iceberg specification, "Manifests", "Snapshots"; merging and expiring keep the bytes of a commit flat.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;

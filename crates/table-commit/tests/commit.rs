@@ -213,7 +213,7 @@ async fn everything_staged_becomes_one_snapshot_with_progress() {
 }
 
 #[tokio::test]
-async fn warm_commit_costs_few_requests_and_manifests_are_merged_until_full() {
+async fn manifests_are_merged_until_full_and_old_snapshots_expire() {
     let mut world = world().await;
     let limits = Limits {
         manifest_entries_max: 4,

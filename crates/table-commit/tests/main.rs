@@ -4,6 +4,9 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::clone_on_ref_ptr,
+    clippy::let_underscore_must_use,
+    clippy::too_many_lines,
     reason = "test helpers"
 )]
 
