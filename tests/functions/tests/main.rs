@@ -1,5 +1,12 @@
 //! The functions against the promises of docs/SEMANTICS.md, in one process.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "test helpers"
+)]
+
 mod bad_input;
 mod commit;
 mod freshness;
