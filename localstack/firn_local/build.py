@@ -1,7 +1,11 @@
 """Builds the Rust programs: one profile and one selection of packages for demo and tests alike.
 
-Always holds: every call takes the whole workspace. `-p one-crate` after a `--workspace` build resolves features anew
-and compiles dozens of dependencies again.
+Always holds:
+- Every call takes the whole workspace. `-p one-crate` after a `--workspace` build resolves features anew and compiles
+  dozens of dependencies again.
+- Clones share the target folder, and so the dependencies, but never each other's crates: cargo tells crates of equal
+  relative path apart by the wrapper's path alone, and judges what is fresh by times. Without it, a clone could be given
+  what another one built.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from pathlib import Path
 from .console import step
 from .paths import ROOT, TARGET
 
+WRAPPER = Path(__file__).parent / "rustc-wrapper"
 WHOLE = ("--workspace", "--all-targets", "--locked")
 
 
@@ -27,8 +32,9 @@ def cargo_program() -> str:
 
 
 def cargo_env(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Environment for cargo: the target folder outside the tree."""
-    return {**os.environ, "CARGO_TARGET_DIR": str(TARGET), **(extra or {})}
+    """Environment for cargo: the target folder outside the tree, this clone's crates apart."""
+    own = {"CARGO_TARGET_DIR": str(TARGET), "RUSTC_WORKSPACE_WRAPPER": str(WRAPPER)}
+    return {**os.environ, **own, **(extra or {})}
 
 
 def cargo(*words: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[bytes]:
