@@ -63,21 +63,7 @@ pub fn next_schema(
                 .find(|old| old.id == now.id && old.column_type.promotes_to(now.column_type))
         })
         .collect();
-    for old in old_columns {
-        if !kept
-            .iter()
-            .flatten()
-            .any(|column| column.field_id == old.field_id)
-        {
-            retired.push(RetiredColumn {
-                id: old.id,
-                field_id: old.field_id,
-                lake_name: old.lake_name.clone(),
-                column_type: old.column_type,
-                source_type: old.source_type.clone(),
-            });
-        }
-    }
+    retired.extend(newly_retired(old_columns, &kept));
 
     let mut taken: HashSet<String> = retired
         .iter()
@@ -146,6 +132,22 @@ pub const RESERVED_NAMES: [&str; 7] = [
     "_exact",
     "_day",
 ];
+
+/// The old columns whose field ids nobody keeps.
+fn newly_retired(old_columns: &[Column], kept: &[Option<&Column>]) -> Vec<RetiredColumn> {
+    let kept_ids: HashSet<i32> = kept.iter().flatten().map(|old| old.field_id).collect();
+    old_columns
+        .iter()
+        .filter(|old| !kept_ids.contains(&old.field_id))
+        .map(|old| RetiredColumn {
+            id: old.id,
+            field_id: old.field_id,
+            lake_name: old.lake_name.clone(),
+            column_type: old.column_type,
+            source_type: old.source_type.clone(),
+        })
+        .collect()
+}
 
 fn free_name(name: &str, taken: &mut HashSet<String>) -> String {
     let mut candidate = name.to_owned();
