@@ -1,6 +1,6 @@
 //! Everything that would stop a capture, found before it starts, with the way out in words.
 //!
-//! Flow: `catalog` -> **here** -> `firn check` and the agent's start-up.
+//! Flow: `catalog` -> **here** -> `capture-agent check` and the agent's start-up.
 //!
 //! # Invariants
 //! - Nothing is changed, and every problem is reported, not the first.

@@ -514,7 +514,7 @@ async fn rolled_back_table_halts_and_says_what_leads_out() {
     .await;
     let error = world.committer.combine(&name()).await.unwrap_err();
     assert!(matches!(error, CommitError::RolledBack { .. }), "{error}");
-    assert!(error.to_string().contains("firn rollback"));
+    assert!(error.to_string().contains("A table halts"));
 }
 
 #[tokio::test]
