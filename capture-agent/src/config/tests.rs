@@ -173,5 +173,8 @@ ssl_mode = \"verify-full\"",
 fn example_file_lacks_nothing_but_its_secret() {
     let found = problems(include_str!("../../example.toml"));
     assert_eq!(found.len(), 1, "{found:?}");
-    assert!(found[0].contains("FIRN_SHOP_PASSWORD is not set"), "{found:?}");
+    assert!(
+        found[0].contains("FIRN_SHOP_PASSWORD is not set"),
+        "{found:?}"
+    );
 }
