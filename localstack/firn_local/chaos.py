@@ -25,7 +25,7 @@ from .patience import KeepingSupervisor, PatientWorkload
 from .processes import ServiceError
 from .runs import Run
 from .sourcelog import Witness
-from .victims import AGENT, EVENT_SOURCE, Tally, Victims
+from .victims import AGENT, EVENT_SOURCE, Place, Tally, Victims
 from .workload import create_shop
 
 ISOLATIONS = ("read_committed", "read_uncommitted")
@@ -33,6 +33,8 @@ RANDOM_KILLS = 20
 # Of the random kills, so that no seed leaves one out.
 AT_LEAST = {AGENT: 3, EVENT_SOURCE: 3, "kafka": 2, "postgres": 2, "firn-ingest": 2, "firn-commit": 1, "firn-ddl": 1}
 WEIGHTS = {AGENT: 5, EVENT_SOURCE: 4, "kafka": 1, "postgres": 1, "firn-ingest": 5, "firn-commit": 3, "firn-ddl": 2}
+# Where the failpoints of a process are named otherwise than itself.
+PARTS = {"agent": AGENT, "ingest": "firn-ingest"}
 FAULTS = "duplicate=0.05,recut=0.05,late=0.02,abandon=0.02"
 SPECIAL_INTERVAL_SECONDS = 4.0
 PAUSE_SECONDS = (0.2, 3.0)
@@ -86,6 +88,7 @@ def _run(options: ChaosOptions, isolation: str) -> bool:
         storm.calm()
         say(f"workload of seed {options.seed}: {workload.changes} rows, {workload.schema_changes} schema changes")
         equal = compare_at_the_end(cloud, witness) == 0
+        storm.tally.quarantined = _quarantined(cloud)
         lost = aborted(run.folder / "kafka", f"{SOURCE}.", f"{SOURCE}.firn-progress")
         return _report(storm.tally, lost, isolation, options.seed) and equal
 
@@ -124,7 +127,7 @@ class Storm:
         deeds: list[Callable[[], None]] = [self._at_failpoint(key) for key in failpoints.OF_THE_STREAM]
         deeds += [self._at_restart(key) for key in failpoints.OF_A_RESTART]
         deeds += [self._at_random(name) for name in self._drawn()]
-        deeds.append(self._second_agent)
+        deeds.append(_named(self._second_agent, "a second agent"))
         self._random.shuffle(deeds)
         for number, deed in enumerate(deeds, 1):
             say(f"{number}/{len(deeds)} after {time.monotonic() - begin:.0f} s: {deed.__name__}")
@@ -135,7 +138,12 @@ class Storm:
     def calm(self) -> None:
         """Lets all parts come back."""
         with step("all parts come back"):
-            self._wait(self._victims.recovered, "the agent to stream and the event source to answer", DEED_SECONDS_MAX)
+            self._flow()
+
+    def _flow(self, since: Place | None = None) -> None:
+        """Waits until all parts work: what was written before a moment is in Kafka, and batches are delivered."""
+        place = since or self._victims.look()
+        self._wait(lambda: self._victims.recovered(place), "records to flow again", DEED_SECONDS_MAX)
 
     def _drawn(self) -> list[str]:
         names = [name for name, count in AT_LEAST.items() for _ in range(count)]
@@ -146,33 +154,35 @@ class Storm:
         def die() -> None:
             self._arm(key)
             self._await_death(key)
-            self._come_back(key.partition(".")[0].partition("/")[0])
+            self._come_back(PARTS.get(key.partition(".")[0], key.partition("/")[0]), self._victims.look())
 
         return _named(die, f"death at {key}")
 
     def _at_restart(self, key: str) -> Callable[[], None]:
         def die() -> None:
+            place = self._victims.look()
             self._arm(key)
             self._victims.kill(AGENT)
             self._await_death(key)
-            self._come_back(AGENT)
+            self._come_back(AGENT, place)
 
         return _named(die, f"restart, and death at {key}")
 
     def _at_random(self, name: str) -> Callable[[], None]:
         def die() -> None:
+            place = self._victims.look()
             self._wait(lambda: self._victims.kill(name), f"a process of {name} to kill", DEED_SECONDS_MAX)
             self.tally.kills[name] += 1
-            self._come_back(name)
+            self._come_back(name, place)
 
         return _named(die, f"kill of {name}")
 
     def _second_agent(self) -> None:
-        self._wait(self._victims.recovered, "the agent to stream", DEED_SECONDS_MAX)
+        self._flow()
         begin = time.monotonic()
         code = self._victims.second_agent(DEED_SECONDS_MAX)
         self.tally.fenced = f"the first exits with {code} after {time.monotonic() - begin:.1f} s"
-        self._wait(self._victims.recovered, "the second agent to stream", DEED_SECONDS_MAX)
+        self._flow()
         self.tally.survivors = self._victims.agents()
 
     def _arm(self, key: str) -> None:
@@ -202,10 +212,10 @@ class Storm:
             FunctionName=self._cloud.stack.commit_function, InvocationType="Event", Payload=b'{"sweep": true}'
         )
 
-    def _come_back(self, name: str) -> None:
+    def _come_back(self, name: str, since: Place) -> None:
         if self._random.random() < WAITS_FOR_RECOVERY:
             begin = time.monotonic()
-            self._wait(self._victims.recovered, f"all to work again after a death of {name}", DEED_SECONDS_MAX)
+            self._flow(since)
             self.tally.recovery[name].append(time.monotonic() - begin)
 
     def _pause(self, seconds: float) -> None:
@@ -228,8 +238,18 @@ class Storm:
 
 
 def _named(deed: Callable[[], None], name: str) -> Callable[[], None]:
-    deed.__name__ = name
-    return deed
+    def named() -> None:
+        deed()
+
+    named.__name__ = name
+    return named
+
+
+def _quarantined(cloud: Cloud) -> int:
+    """Records set aside: the workload writes none that must be."""
+    assert cloud.stack is not None
+    store = client("s3", cloud.ministack.endpoint)
+    return store.list_objects_v2(Bucket=cloud.stack.bucket, Prefix="quarantine/")["KeyCount"]
 
 
 def _report(tally: Tally, lost: Aborted, isolation: str, seed: int) -> bool:
@@ -237,9 +257,11 @@ def _report(tally: Tally, lost: Aborted, isolation: str, seed: int) -> bool:
     print(f"seed {seed}, event source reads {isolation}")
     tally.show()
     print(f"aborted Kafka transactions: {lost.transactions}, with {lost.records} records")
+    print(f"quarantined: {tally.quarantined}")
     wanted = {*failpoints.OF_THE_COPY, *failpoints.OF_A_RESTART, *failpoints.OF_THE_STREAM}
     left_out = [key for key in sorted(wanted) if not tally.deaths[key]]
     for key in left_out:
         print(f"NOT REACHED: {key}")
     kills = sum(tally.kills.values())
-    return not left_out and kills >= RANDOM_KILLS and lost.transactions > 0 and tally.survivors == 1
+    good = not left_out and kills >= RANDOM_KILLS and lost.transactions > 0
+    return good and tally.survivors == 1 and tally.quarantined == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import signal
 import statistics
 import time
@@ -13,7 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .cloud import Cloud, fetch
+import psycopg
+
+from .cloud import AGENT_SLOT, Cloud, fetch
 from .paths import BINARIES
 from .patience import KeepingSupervisor
 from .processes import ServiceError, marked
@@ -34,6 +37,7 @@ class Tally:
     recovery: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     fenced: str = "not tried"
     survivors: int = 0
+    quarantined: int = 0
 
     def show(self) -> None:
         """Prints it as a table."""
@@ -43,10 +47,18 @@ class Tally:
         print(f"{'killed at random':40} {'kills':>7}")
         for name, count in sorted(self.kills.items()):
             print(f"{name:40} {count:7}")
-        print(f"{'until all works again after':40} {'median':>7} {'longest':>8}  seconds")
+        print(f"{'until records flow again after':40} {'median':>7} {'longest':>8}  seconds")
         for name, seconds in sorted(self.recovery.items()):
             print(f"{name:40} {statistics.median(seconds):7.1f} {max(seconds):8.1f}")
         print(f"second agent: {self.fenced}; agents left: {self.survivors}")
+
+
+@dataclass(frozen=True)
+class Place:
+    """How far things were at a moment."""
+
+    lsn: str
+    delivered: int
 
 
 class Victims:
@@ -105,9 +117,30 @@ class Victims:
         """Whether the agent says that it streams."""
         return 'state="streaming"} 1' in fetch(f"{self._cloud.status_page}metrics")
 
-    def recovered(self) -> bool:
-        """Whether the agent streams and the event source answers."""
-        return self.streaming() and bool(fetch(f"http://127.0.0.1:{self._cloud.event_source_port}/healthz"))
+    def look(self) -> Place:
+        """How far the source's log and the event source are."""
+        with psycopg.connect(self._cloud.dsn(), autocommit=True) as session:
+            found = session.execute("SELECT pg_current_wal_lsn()").fetchone()
+            assert found is not None
+        return Place(str(found[0]), self._delivered())
+
+    def recovered(self, since: Place) -> bool:
+        """Whether all that was written before a death is in Kafka, and the event source delivers again."""
+        if not self.streaming() or self._delivered() == since.delivered:
+            return False
+        query = (
+            f"SELECT confirmed_flush_lsn >= '{since.lsn}' FROM pg_replication_slots WHERE slot_name = '{AGENT_SLOT}'"
+        )
+        try:
+            with psycopg.connect(self._cloud.dsn(), autocommit=True) as session:
+                return bool((session.execute(query.encode()).fetchone() or [False])[0])
+        except psycopg.OperationalError:
+            return False
+
+    def _delivered(self) -> int:
+        """Records that the event source's present process has delivered."""
+        text = fetch(f"http://127.0.0.1:{self._cloud.event_source_port}/metrics")
+        return sum(map(int, re.findall(r"^firn_event_source_records_delivered_total\S* (\d+)$", text, re.MULTILINE)))
 
     def agents(self) -> int:
         """How many agents live."""
