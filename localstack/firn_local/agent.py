@@ -19,6 +19,7 @@ class AgentSettings:
     listen_port: int
     freshness_seconds: int = 2
     partitions: int = 2
+    database: str | None = None
 
     @property
     def slot(self) -> str:
@@ -38,7 +39,7 @@ name = "{self.source}"
 host = "127.0.0.1"
 port = {self.postgres_port}
 user = "postgres"
-database = "{self.source}"
+database = "{self.database or self.source}"
 slot = "{self.slot}"
 tables = ["public.*"]
 

@@ -17,6 +17,7 @@ CACHE = Path(os.environ.get("FIRN_CACHE") or Path.home() / ".cache" / "firn")
 VENV = CACHE / "venv"
 PACKAGE_VENV = CACHE / "venv-package"
 TARGET = CACHE / "target"
+TARGET_RELEASE = CACHE / "target-release"
 BINARIES = TARGET / "debug"
 
 

@@ -1,6 +1,6 @@
 //! What firn costs, measured: `bench <what>` prints numbers for docs/PERFORMANCE.md.
 //!
-//! Measures CPU time, not wall time, so that a busy machine changes little.
+//! CPU time counts, not wall time, so that a busy machine changes little.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -10,6 +10,7 @@
 
 mod cpu;
 mod ingest;
+mod stream;
 
 use clap::{Parser, Subcommand};
 
@@ -24,10 +25,14 @@ struct Arguments {
 enum What {
     /// From a Lambda event of Kafka records to the bytes of a Parquet file, in process, on one thread.
     Ingest(ingest::Options),
+    /// A slot read by firn's client, and no further than said.
+    Stream(stream::Options),
 }
 
 fn main() -> std::io::Result<()> {
+    let out = &mut std::io::stdout().lock();
     match Arguments::parse().what {
-        What::Ingest(options) => ingest::run(&options, &mut std::io::stdout().lock()),
+        What::Ingest(options) => ingest::run(&options, out),
+        What::Stream(options) => stream::run(&options, out),
     }
 }
