@@ -59,7 +59,8 @@ def run_chaos(arguments: argparse.Namespace) -> int:
     from .chaos import ISOLATIONS, ChaosOptions, chaos
 
     isolations = ISOLATIONS if arguments.isolation == "both" else (arguments.isolation,)
-    return chaos(ChaosOptions(arguments.seconds, arguments.seed, arguments.rate, not arguments.no_build, isolations))
+    build = not arguments.no_build
+    return chaos(ChaosOptions(arguments.seconds, arguments.seed, arguments.rate, build, arguments.kills, isolations))
 
 
 def run_query(arguments: argparse.Namespace) -> int:
@@ -109,6 +110,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--for", dest="seconds", type=duration, default=120, help="at least this long: 120s, 5m")
     command.add_argument("--seed", type=int, default=1, help="of the workload, the kills and the faults")
     command.add_argument("--rate", type=float, default=400, help="changes a second")
+    command.add_argument("--kills", type=int, default=20, help="at random, beside those at failpoints")
     command.add_argument("--no-build", action="store_true", help="take the Rust programs as they are")
     command.add_argument(
         "--isolation",

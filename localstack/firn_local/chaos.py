@@ -29,7 +29,6 @@ from .victims import AGENT, EVENT_SOURCE, Place, Tally, Victims
 from .workload import create_shop
 
 ISOLATIONS = ("read_committed", "read_uncommitted")
-RANDOM_KILLS = 20
 # Of the random kills, so that no seed leaves one out.
 AT_LEAST = {AGENT: 3, EVENT_SOURCE: 3, "kafka": 2, "postgres": 2, "firn-ingest": 2, "firn-commit": 1, "firn-ddl": 1}
 WEIGHTS = {AGENT: 5, EVENT_SOURCE: 4, "kafka": 1, "postgres": 1, "firn-ingest": 5, "firn-commit": 3, "firn-ddl": 2}
@@ -54,6 +53,7 @@ class ChaosOptions:
     seed: int
     rate: float
     build: bool
+    kills: int
     isolations: tuple[str, ...]
 
 
@@ -90,7 +90,7 @@ def _run(options: ChaosOptions, isolation: str) -> bool:
         equal = compare_at_the_end(cloud, witness) == 0
         storm.tally.quarantined = _quarantined(cloud)
         lost = aborted(run.folder / "kafka", f"{SOURCE}.", f"{SOURCE}.firn-progress")
-        return _report(storm.tally, lost, isolation, options.seed) and equal
+        return _report(storm.tally, lost, isolation, options) and equal
 
 
 class Storm:
@@ -147,7 +147,7 @@ class Storm:
 
     def _drawn(self) -> list[str]:
         names = [name for name, count in AT_LEAST.items() for _ in range(count)]
-        free = RANDOM_KILLS - len(names)
+        free = max(self._options.kills - len(names), 0)
         return names + self._random.choices(list(WEIGHTS), list(WEIGHTS.values()), k=free)
 
     def _at_failpoint(self, key: str) -> Callable[[], None]:
@@ -252,9 +252,9 @@ def _quarantined(cloud: Cloud) -> int:
     return store.list_objects_v2(Bucket=cloud.stack.bucket, Prefix="quarantine/")["KeyCount"]
 
 
-def _report(tally: Tally, lost: Aborted, isolation: str, seed: int) -> bool:
+def _report(tally: Tally, lost: Aborted, isolation: str, options: ChaosOptions) -> bool:
     """Prints what died where; gives whether nothing was left out."""
-    print(f"seed {seed}, event source reads {isolation}")
+    print(f"seed {options.seed}, event source reads {isolation}")
     tally.show()
     print(f"aborted Kafka transactions: {lost.transactions}, with {lost.records} records")
     print(f"quarantined: {tally.quarantined}")
@@ -263,5 +263,5 @@ def _report(tally: Tally, lost: Aborted, isolation: str, seed: int) -> bool:
     for key in left_out:
         print(f"NOT REACHED: {key}")
     kills = sum(tally.kills.values())
-    good = not left_out and kills >= RANDOM_KILLS and lost.transactions > 0
+    good = not left_out and kills >= options.kills and lost.transactions > 0
     return good and tally.survivors == 1 and tally.quarantined == 0
