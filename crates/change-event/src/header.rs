@@ -25,7 +25,7 @@ pub enum RecordKind {
     Change,
     /// The value is a [`crate::envelope::Reference`]; the envelope is an object.
     Reference,
-    /// The value is a [`crate::envelope::CopyAnnouncement`]: data files of a finished table copy.
+    /// The value is a `CopyAnnouncement` of `table-file`: data files of a finished table copy.
     CopyAnnouncement,
     /// No row: the record only moves the frontier (a TRUNCATE seen by each partition, a barrier).
     Marker,

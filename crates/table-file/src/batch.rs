@@ -1,6 +1,6 @@
 //! Rows to columns: one pass over the row, each value parsed straight into its column.
 //!
-//! Flow: envelope or source row -> **batch** -> [`crate::encode`].
+//! Flow: envelope or source row -> **batch** -> [`mod@crate::encode`].
 //!
 //! # Invariants
 //! - A row is appended whole or not at all: an error takes back what the row had appended.
