@@ -235,6 +235,14 @@ fn what_does_not_fit_is_an_error_that_names_the_column() {
 
 proptest! {
     #[test]
+    fn any_number_is_written_as_the_formatter_does(number in any::<i64>(), digits in 0u32..64) {
+        let number = number >> digits;
+        let mut out = Vec::new();
+        write_signed(&mut out, number);
+        prop_assert_eq!(out, number.to_string().into_bytes());
+    }
+
+    #[test]
     fn any_text_reads_back(text in any::<String>()) {
         let writer = EnvelopeWriter::new(&schema(), "shop", "db");
         let mut out = Vec::new();
