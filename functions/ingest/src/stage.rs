@@ -6,6 +6,7 @@
 //! - A batch is acknowledged up to the first record that failed; everything before it is in won slots or in quarantine.
 //! - What lies before a failing record is staged first, so that a batch which fails for ever still moves as far as it can.
 //! - A tail is forgotten whenever something failed: the next try walks the chain anew.
+//! - A gap is believed only after the chain was walked on: another warm function may have taken what seems to be missing.
 //!
 //! Cost, warm: one PUT for each data file, one for the slot, no GET.
 
@@ -74,6 +75,8 @@ struct Progress<'b> {
     table: Arc<LoadedTable>,
     chain: Chain,
     tail: Tail,
+    /// The chain was walked on from the tail that was believed.
+    caught_up: bool,
     /// The first record that failed.
     failed: Option<Failed>,
 }
@@ -151,6 +154,7 @@ impl Stager<'_> {
             table,
             chain,
             tail,
+            caught_up: false,
             failed: None,
         };
         for _ in 0..TRIES_MAX {
@@ -197,6 +201,10 @@ impl Stager<'_> {
         let records = progress.records;
         let judged = records.iter().map(|record| (record.offset, &record.found));
         let slice = slice(&progress.tail.frontier, judged);
+        if matches!(slice.stop, Stop::Gap { .. }) && !progress.caught_up {
+            self.catch_up(progress).await?;
+            return Ok(Step::Again);
+        }
         let (rows, documents, poison) = match self.ready(records, &slice).await? {
             Ready::All(rows, documents, poison) => (rows, documents, poison),
             Ready::Until { index, error } => {
@@ -265,6 +273,20 @@ impl Stager<'_> {
                     frontier,
                     walked_ms,
                 });
+            }
+        }
+    }
+
+    /// Moves the tail over the slots that others won since.
+    async fn catch_up(&self, progress: &mut Progress<'_>) -> Result<(), StageError> {
+        let store = self.ports.store.as_ref();
+        loop {
+            let from = progress.tail.frontier;
+            let walk = progress.chain.walk(store, &from, WALK_STEP).await?;
+            progress.tail.frontier = walk.tail;
+            if walk.at_end {
+                progress.caught_up = true;
+                return Ok(());
             }
         }
     }

@@ -36,6 +36,21 @@ async fn overlapping_batches_of_two_writers_give_each_row_once() {
 }
 
 #[tokio::test]
+async fn batches_that_warm_functions_take_in_turns_have_no_gap() {
+    let world = World::new();
+    let topic = world.announce("orders", 1, 3600).await;
+    let mut agent = TopicWriter::new(&topic, 0);
+    let (one, other) = (world.ingest(), world.ingest());
+    for id in 0..6 {
+        let ingest = if id % 3 == 0 { &one } else { &other };
+        assert_eq!(world.deliver(ingest, &[agent.insert(id, "x")]).await, []);
+    }
+    assert_eq!(world.sum(Metric::GapsTotal), 0);
+    world.commit(r#"{"sweep":true}"#).await;
+    assert_eq!(world.ids_in("orders").await.len(), 6);
+}
+
+#[tokio::test]
 async fn gap_fails_its_partition_from_the_gap_on_and_no_other() {
     let world = World::new();
     let topic = world.announce("orders", 2, 0).await;
