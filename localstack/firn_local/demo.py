@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import psycopg
 
+from .alarms import alarms
 from .build import build
 from .cloud import AGENT_SLOT, DATABASE, Cloud, fetch
 from .console import say, step
@@ -93,11 +94,14 @@ def compare_at_the_end(cloud: Cloud, witness: Witness) -> int:
         _wait_for_tail(cloud, expected)
     with step("source log against lake"):
         equal = verify(expected, cloud.lake, cloud.ministack.endpoint, cloud.run.folder)
-    return exit_code(equal)
+    raised = alarms(cloud.ministack.endpoint)
+    for alarm in raised:
+        print(f"alarm: {alarm}")
+    return exit_code(equal and not raised)
 
 
 def exit_code(equal: bool) -> int:
-    """0 only if source log and lake are equal."""
+    """0 only if source log and lake are equal, and nothing raised an alarm."""
     return 0 if equal else 1
 
 

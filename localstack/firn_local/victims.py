@@ -37,7 +37,6 @@ class Tally:
     recovery: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     fenced: str = "not tried"
     survivors: int = 0
-    quarantined: int = 0
 
     def show(self) -> None:
         """Prints it as a table."""
