@@ -185,7 +185,7 @@ fn what_is_no_kafka_event_is_refused_whole() {
         r#"{"eventSource":"aws:kafka"}"#,
         &event(r#""t-0":{}"#),
     ] {
-        assert!(matches!(decode(text.as_bytes()), Err(_)), "{text}");
+        assert!(decode(text.as_bytes()).is_err(), "{text}");
     }
     let other = event("").replace("aws:kafka", "aws:sqs");
     assert_eq!(decode(other.as_bytes()), Err(EventError::WrongSource));
