@@ -242,10 +242,10 @@ class _Running:
 
 
 def _print(table: str, rows: int, costs: dict[str, list[Cost]]) -> None:
-    """Least and median of each figure; the ratio is that of the least."""
+    """Best and median of each figure; the ratio is that of the least CPU times."""
     floor = min(cost.reader_seconds for cost in costs[READERS[0]])
     runs = len(costs[READERS[0]])
-    print(f"\n{table}: {rows:,} inserts in transactions of 1,000; least (median) of {runs} runs in turns")
+    print(f"\n{table}: {rows:,} inserts in transactions of 1,000; best (median) of {runs} runs in turns")
     print(f"{'reader':15} {'events/s':>19} {'CPU µs/event':>15} {'ratio':>6} {'walsender µs':>15} {'peak MB':>8}")
     for name in READERS:
         rate = _pair([rows / cost.wall_seconds for cost in costs[name]], max, ",.0f")
