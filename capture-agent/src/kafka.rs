@@ -95,6 +95,8 @@ impl ProducerContext for Deliveries {
 #[must_use]
 pub fn client_config(kafka: &KafkaConfig) -> ClientConfig {
     let mut client = ClientConfig::new();
+    // A broker that is back is found within a second; librdkafka would wait up to ten, twice.
+    client.set("reconnect.backoff.max.ms", "1000");
     for (name, value) in &kafka.properties {
         client.set(name, value);
     }
@@ -132,6 +134,8 @@ impl Producer {
             ("batch.num.messages", "10000".to_owned()),
             ("batch.size", "1000000".to_owned()),
             ("queue.buffering.max.messages", "500000".to_owned()),
+            // Only failures count here; a report for each record would cost another thread's walk over all of them.
+            ("delivery.report.only.error", "true".to_owned()),
             (
                 "queue.buffering.max.kbytes",
                 (config.limits.memory_bytes / 1024).to_string(),

@@ -43,11 +43,11 @@ pub const BUFFERED_BYTES_MAX: usize = 8 * 1024 * 1024;
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A read that gives less than this, while the stream is busy, is followed by a [`NAP`].
-const NAP_READ_BYTES: usize = 32 * 1024;
+const NAP_READ_BYTES: usize = 64 * 1024;
 
-/// How long to let the socket fill: waking up for each small packet costs several times what decoding it does. The runtime rounds
-/// it up to its resolution of a millisecond, which measures as well and is far below any freshness that is asked for.
-const NAP: Duration = Duration::from_micros(300);
+/// How long to let the socket fill: waking up for each small packet costs several times what decoding it does. What a fast server
+/// sends in this time fits its socket buffers, and it is far below any freshness that is asked for.
+const NAP: Duration = Duration::from_millis(4);
 
 /// The stream is busy if reads follow each other faster than this.
 const BUSY_GAP: Duration = Duration::from_millis(3);
