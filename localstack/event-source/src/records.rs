@@ -76,6 +76,7 @@ impl Broker {
             .set("bootstrap.servers", &self.bootstrap_servers)
             .set("group.id", group)
             .set("isolation.level", self.isolation.as_str())
+            .set("reconnect.backoff.max.ms", "1000")
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "earliest")
