@@ -202,7 +202,10 @@ impl Stager<'_> {
         let judged = records.iter().map(|record| (record.offset, &record.found));
         let slice = slice(&progress.tail.frontier, judged);
         if matches!(slice.stop, Stop::Gap { .. }) && !progress.caught_up {
-            self.catch_up(progress).await?;
+            let (store, from) = (self.ports.store.as_ref(), progress.tail.frontier);
+            let walk = progress.chain.walk(store, &from, usize::MAX).await?;
+            progress.tail.frontier = walk.tail;
+            progress.caught_up = true;
             return Ok(Step::Again);
         }
         let (rows, documents, poison) = match self.ready(records, &slice).await? {
@@ -273,20 +276,6 @@ impl Stager<'_> {
                     frontier,
                     walked_ms,
                 });
-            }
-        }
-    }
-
-    /// Moves the tail over the slots that others won since.
-    async fn catch_up(&self, progress: &mut Progress<'_>) -> Result<(), StageError> {
-        let store = self.ports.store.as_ref();
-        loop {
-            let from = progress.tail.frontier;
-            let walk = progress.chain.walk(store, &from, WALK_STEP).await?;
-            progress.tail.frontier = walk.tail;
-            if walk.at_end {
-                progress.caught_up = true;
-                return Ok(());
             }
         }
     }
