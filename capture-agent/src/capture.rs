@@ -5,6 +5,7 @@
 //! # Invariants
 //! - The slot is acknowledged only after the Kafka commit that holds everything before, and only up to whole source transactions.
 //! - While nothing is in flight, what the server says it has sent is acknowledged too, so that an idle table holds no log.
+//! - Nothing is acknowledged that no committed position record says: a slot that is ahead of progress is not ours any more.
 //! - A Kafka transaction may end inside of a source transaction, but never inside of one message.
 
 use std::time::Duration;
@@ -23,13 +24,16 @@ use crate::quarantine::{self, RefusedChange, RefusedRow};
 use crate::rows::{RowChange, RowWriter, SourceTransaction, Written};
 use crate::status::AgentState;
 use crate::tables::Tables;
-use crate::transaction::Outbox;
+use crate::transaction::{Committed, Outbox};
 use crate::truncates::{Events, TruncateOptions};
 
 /// Frames handled between two looks at the clock.
 const FRAMES_PER_CLOCK: u32 = 64;
 /// How often an idle session looks whether a successor claimed an epoch: one read of one object.
 const OWNERSHIP_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How often a position without rows of ours is committed and acknowledged, while the log moves on.
+const IDLE_POSITION_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Why the loop ended without a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +79,7 @@ impl Capture {
         acknowledger.acknowledge(self.outbox.reached().end_lsn);
         let mut flow = Flow::default();
         let mut next_look = Instant::now() + OWNERSHIP_INTERVAL;
+        let mut next_say = Instant::now() + IDLE_POSITION_INTERVAL;
         let mut successor = self.epoch + 1;
         self.context
             .status
@@ -87,7 +92,13 @@ impl Capture {
                 break;
             }
             // Nothing is buffered: wait for a frame, the end of the transaction, or the signal to stop.
-            let wake = self.outbox.deadline().unwrap_or(next_look);
+            let unsaid = self.outbox.has_unsaid();
+            let idle = if unsaid {
+                next_say.min(next_look)
+            } else {
+                next_look
+            };
+            let wake = self.outbox.deadline().unwrap_or(idle);
             let mut stopping = self.context.clone();
             tokio::select! {
                 biased;
@@ -96,6 +107,9 @@ impl Capture {
                 () = tokio::time::sleep_until(wake) => {
                     if self.outbox.is_open() {
                         self.commit(&mut flow, &acknowledger).await?;
+                    } else if unsaid && Instant::now() >= next_say {
+                        self.say_position(&mut flow, &acknowledger).await?;
+                        next_say = Instant::now() + IDLE_POSITION_INTERVAL;
                     } else {
                         successor = self.look_for_successor(successor).await?;
                         next_look = Instant::now() + OWNERSHIP_INTERVAL;
@@ -107,6 +121,9 @@ impl Capture {
             .status
             .update(|snapshot| snapshot.state = AgentState::Stopping);
         self.commit(&mut flow, &acknowledger).await?;
+        if self.outbox.has_unsaid() {
+            self.say_position(&mut flow, &acknowledger).await?;
+        }
         stream.stop().await;
         Ok(Ended::Stopped)
     }
@@ -154,7 +171,7 @@ impl Capture {
         match frame {
             Frame::KeepAlive { wal_end, .. } => {
                 if flow.transaction.is_none() {
-                    self.whole_until(wal_end, acknowledger);
+                    self.outbox.whole_until(wal_end);
                     if !self.outbox.is_open() {
                         // Everything sent is durable: nothing lags.
                         self.context
@@ -206,7 +223,7 @@ impl Capture {
                 flow.transaction = None;
                 flow.source_transactions += 1;
                 flow.last_commit_us = Some(commit_us);
-                self.whole_until(end_lsn, acknowledger);
+                self.outbox.whole_until(end_lsn);
             }
             Message::Insert { relation_oid, new } => {
                 self.row(flow, relation_oid, RowChange::Insert(new)).await?;
@@ -341,25 +358,30 @@ impl Capture {
         Ok(())
     }
 
-    /// Everything before `lsn` is handed over. With no Kafka transaction open it is durable, and said so.
-    fn whole_until(&mut self, lsn: Lsn, acknowledger: &Acknowledger) {
-        self.outbox.whole_until(lsn);
-        if !self.outbox.is_open() {
-            acknowledger.acknowledge(lsn);
-            self.context
-                .status
-                .update(|snapshot| snapshot.acknowledged = snapshot.acknowledged.max(lsn));
-        }
-    }
-
     async fn commit(
         &mut self,
         flow: &mut Flow,
         acknowledger: &Acknowledger,
     ) -> Result<(), AgentError> {
-        let Some(committed) = self.outbox.commit().await? else {
-            return Ok(());
-        };
+        if let Some(committed) = self.outbox.commit().await? {
+            self.committed(&committed, flow, acknowledger);
+        }
+        Ok(())
+    }
+
+    /// Commits and acknowledges where the source stands although it had no row for us.
+    async fn say_position(
+        &mut self,
+        flow: &mut Flow,
+        acknowledger: &Acknowledger,
+    ) -> Result<(), AgentError> {
+        if let Some(committed) = self.outbox.say_position().await? {
+            self.committed(&committed, flow, acknowledger);
+        }
+        Ok(())
+    }
+
+    fn committed(&self, committed: &Committed, flow: &mut Flow, acknowledger: &Acknowledger) {
         acknowledger.acknowledge(committed.acknowledge);
         failpoint::hit(failpoints::AFTER_ACKNOWLEDGE);
         let now_ms = self.context.clock.now_ms();
@@ -381,7 +403,6 @@ impl Capture {
                 snapshot.committed_source_us = Some(commit_us);
             }
         });
-        Ok(())
     }
 
     /// Looks whether a successor claimed an epoch, and if so asks the broker whose the source is.

@@ -5,7 +5,7 @@
 //!   back: so a commit of unknown outcome is verified before anything is sent again.
 //! - `Halt` ends the process with the words what to do.
 
-use change_event::Disposition;
+use change_event::{Disposition, Lsn};
 use object_io::ObjectError;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use source_postgres::SourceError;
@@ -73,6 +73,19 @@ pub enum AgentError {
         source_name: String,
         /// Key of the slot's mark.
         mark: String,
+    },
+    /// The slot stands behind what progress says: it was made anew, or advanced by others.
+    #[error(
+        "replication slot {slot} is at {confirmed}, progress ends at {position}: the slot was made anew or advanced by \
+         others, and the changes between are lost to this source; see \"Slot lost\" in docs/operations.md"
+    )]
+    SlotMoved {
+        /// Name of the slot.
+        slot: String,
+        /// Up to where changes are durable.
+        position: Lsn,
+        /// From where the slot would go on.
+        confirmed: Lsn,
     },
     /// A slot of that name is there and the agent did not make it.
     #[error(
@@ -193,6 +206,7 @@ impl AgentError {
             | Self::Objects(ObjectError::Refused { .. })
             | Self::Fenced { .. }
             | Self::SlotGone { .. }
+            | Self::SlotMoved { .. }
             | Self::ForeignSlot { .. }
             | Self::ProgressLost { .. }
             | Self::CompactedTopic { .. }

@@ -152,6 +152,7 @@ impl Found {
             mark: mark.as_ref(),
             position: progress.position.as_ref(),
             manifest_exists,
+            confirmed: state.as_ref().and_then(|state| state.confirmed_flush_lsn),
             // A lost slot is as good as none.
             slot_exists: state.is_some_and(|state| !state.is_lost() || progress.position.is_none()),
         }

@@ -23,7 +23,7 @@
 //! # Invariants
 //! - A slot is created only for a new source or after a crash before anything was announced; never to replace one that served.
 
-use change_event::layout;
+use change_event::{Lsn, layout};
 use object_io::ObjectStore;
 use serde::{Deserialize, Serialize};
 
@@ -94,16 +94,32 @@ pub struct Known<'a> {
     pub manifest_exists: bool,
     /// Whether the server has the slot.
     pub slot_exists: bool,
+    /// From where the slot would go on.
+    pub confirmed: Option<Lsn>,
 }
 
 impl Known<'_> {
     /// Decides.
     ///
     /// # Errors
-    /// [`AgentError::SlotGone`], [`AgentError::ForeignSlot`], [`AgentError::ProgressLost`] (Halt).
+    /// [`AgentError::SlotGone`], [`AgentError::SlotMoved`], [`AgentError::ForeignSlot`], [`AgentError::ProgressLost`]
+    /// (Halt).
     pub fn plan(&self) -> Result<Plan, AgentError> {
         match (self.mark, self.position) {
-            (_, Some(position)) if self.slot_exists => Ok(Plan::Resume(position.clone())),
+            (_, Some(position)) if self.slot_exists => {
+                // Nothing is acknowledged before a position record says it: who is ahead of it was moved by others.
+                match self
+                    .confirmed
+                    .filter(|confirmed| *confirmed > position.end_lsn)
+                {
+                    Some(confirmed) => Err(AgentError::SlotMoved {
+                        slot: self.slot.to_owned(),
+                        position: position.end_lsn,
+                        confirmed,
+                    }),
+                    None => Ok(Plan::Resume(position.clone())),
+                }
+            }
             (_, Some(position)) => Err(self.slot_gone(position.end_lsn.to_string())),
             (None, None) if self.slot_exists => Err(AgentError::ForeignSlot {
                 slot: self.slot.to_owned(),
@@ -186,7 +202,6 @@ pub async fn write_mark(
 
 #[cfg(test)]
 mod tests {
-    use change_event::Lsn;
 
     use super::*;
 
@@ -235,6 +250,7 @@ mod tests {
             position,
             manifest_exists,
             slot_exists,
+            confirmed: slot_exists.then_some(Lsn(10)),
         }
         .plan()
     }
@@ -302,6 +318,25 @@ mod tests {
                 Plan::Resume(position.clone())
             );
         }
+    }
+
+    #[test]
+    fn slot_ahead_of_progress_halts() {
+        let mark = mark(SlotState::Streaming);
+        let position = position();
+        let known = |confirmed| Known {
+            source_name: "shop",
+            slot: "firn_shop",
+            progress_topic: "shop.firn-progress",
+            mark: Some(&mark),
+            position: Some(&position),
+            manifest_exists: true,
+            slot_exists: true,
+            confirmed: Some(Lsn(confirmed)),
+        };
+        assert!(matches!(known(9).plan(), Ok(Plan::Resume(_))));
+        let moved = known(11).plan().unwrap_err();
+        assert!(matches!(moved, AgentError::SlotMoved { .. }), "{moved}");
     }
 
     #[test]

@@ -89,6 +89,8 @@ pub struct Outbox {
     open: Option<Open>,
     /// Where the source will stand once the open transaction is committed.
     reached: PositionRecord,
+    /// The `end_lsn` of the last committed position record.
+    said: Lsn,
     header: Vec<u8>,
     /// Whether values without a row are written so that Debezium's consumers pass them by.
     inline_schema: bool,
@@ -112,6 +114,7 @@ impl Outbox {
             epoch: start.epoch,
             lanes: Vec::new(),
             open: None,
+            said: start.end_lsn,
             reached: start,
             header: Vec::with_capacity(80),
             inline_schema: false,
@@ -299,6 +302,7 @@ impl Outbox {
         failpoint::hit(failpoints::BEFORE_COMMIT);
         self.producer.commit().await?;
         failpoint::hit(failpoints::AFTER_COMMIT);
+        self.said = self.reached.end_lsn;
         Ok(Some(Committed {
             acknowledge: self.reached.end_lsn,
             rows: self
@@ -309,6 +313,21 @@ impl Outbox {
             bytes: open.bytes,
             open_for: open.since.elapsed(),
         }))
+    }
+
+    /// Whether the source moved on, without a row of ours, past what the last position record says.
+    #[must_use]
+    pub fn has_unsaid(&self) -> bool {
+        self.open.is_none() && self.reached.end_lsn > self.said
+    }
+
+    /// Commits a position record, also where no transaction is open; what it says may then be acknowledged.
+    ///
+    /// # Errors
+    /// Those of [`Outbox::commit`].
+    pub async fn say_position(&mut self) -> Result<Option<Committed>, AgentError> {
+        self.open_transaction()?;
+        self.commit().await
     }
 
     /// Waits until the broker has everything that was handed over; nothing is committed by that.
@@ -324,8 +343,7 @@ impl Outbox {
     /// # Errors
     /// [`AgentError::Fenced`] if it does not.
     pub async fn prove_ownership(&mut self) -> Result<(), AgentError> {
-        self.open_transaction()?;
-        self.commit().await.map(|_committed| ())
+        self.say_position().await.map(|_committed| ())
     }
 
     /// Gives the session's producer up.

@@ -160,4 +160,19 @@ pub(crate) async fn lost_slot_halts_with_words(programs: &Path) {
         .sql("SELECT count(*) FROM pg_replication_slots")
         .expect("slots");
     assert_eq!(slots.trim(), "0", "no slot is made in its place");
+
+    // Somebody helps, and makes a slot of that name: what was written meanwhile is in no slot.
+    for sql in [
+        "CREATE TABLE meanwhile (id int)",
+        "SELECT pg_create_logical_replication_slot('firn_s', 'pgoutput')",
+    ] {
+        bench.postgres.sql(sql).expect("made anew");
+    }
+    let mut agent = bench.agent("");
+    assert_eq!(agent.ended().await.code(), Some(2));
+    assert!(
+        agent.log().contains("made anew or advanced by others"),
+        "{}",
+        agent.log()
+    );
 }
