@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use change_event::{Lsn, Position, layout};
+use change_event::{Position, layout};
 use object_io::failpoint;
 use source_postgres::{
     Acknowledger, Catalog, DecodeError, Frame, Message, ReplicationStream, SourceError, decode,
@@ -183,7 +183,7 @@ impl Capture {
             }
             Frame::Data { payload, .. } => {
                 match decode::decode(&payload) {
-                    Ok(message) => self.message(message, flow, acknowledger).await?,
+                    Ok(message) => self.message(message, flow).await?,
                     Err(DecodeError::MalformedText { relation_oid, .. }) => {
                         self.unreadable(flow, relation_oid, &payload).await?;
                     }
@@ -197,12 +197,7 @@ impl Capture {
         }
     }
 
-    async fn message(
-        &mut self,
-        message: Message<'_>,
-        flow: &mut Flow,
-        acknowledger: &Acknowledger,
-    ) -> Result<(), AgentError> {
+    async fn message(&mut self, message: Message<'_>, flow: &mut Flow) -> Result<(), AgentError> {
         match message {
             Message::Begin {
                 final_lsn,

@@ -77,7 +77,7 @@ pub enum AgentError {
     /// The slot stands behind what progress says: it was made anew, or advanced by others.
     #[error(
         "replication slot {slot} is at {confirmed}, progress ends at {position}: the slot was made anew or advanced by \
-         others, and the changes between are lost to this source; see \"Slot lost\" in docs/operations.md"
+         others, and the changes between are lost to this source; see docs/operations.md, \"Slot lost\""
     )]
     SlotMoved {
         /// Name of the slot.

@@ -280,7 +280,7 @@ impl Starting<'_> {
             {
                 problems.push(format!(
                     "table {}: it is no longer in publication {publication}, so its changes since then are not in the stream; \
-                     make its lake table anew (docs/operations.md), then ALTER PUBLICATION \"{publication}\" ADD TABLE ONLY {}",
+                     make its lake table anew (docs/operations.md, \"Make the tables of a source anew\"), then ALTER PUBLICATION \"{publication}\" ADD TABLE ONLY {}",
                     table.name,
                     table.name.quoted()
                 ));

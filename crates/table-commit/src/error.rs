@@ -100,7 +100,7 @@ pub enum CommitError {
     },
     /// The table's head is not a descendant of our last snapshot: somebody rolled the table back.
     #[error(
-        "{table} was rolled back: snapshot {state_snapshot_id} of its state is no ancestor of its head; roll it forward again, or see \"A table halts\" in docs/operations.md"
+        "{table} was rolled back: snapshot {state_snapshot_id} of its state is no ancestor of its head; roll it forward again, or see docs/operations.md, \"A table halts\""
     )]
     RolledBack {
         /// The table.
