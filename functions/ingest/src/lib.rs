@@ -17,6 +17,7 @@ mod ports;
 mod publish;
 mod quarantine;
 mod record;
+mod reference;
 mod rows;
 mod slice;
 mod stage;

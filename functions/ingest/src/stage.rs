@@ -13,7 +13,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use change_event::envelope::{Reference, bare_value};
 use change_event::{RecordHeader, RecordKind};
 use futures_util::future::try_join_all;
 use object_io::failpoint;
@@ -25,6 +24,7 @@ use crate::failpoints::{AFTER_PARQUET_PUT, AFTER_SLOT_WON, BEFORE_SLOT_PUT};
 use crate::ports::Ports;
 use crate::quarantine::set_aside;
 use crate::record::{PartitionBatch, Record};
+use crate::reference;
 use crate::rows::{Documents, Row, Staged, rows_to_files};
 use crate::slice::{Found, Slice, Stop, slice};
 use crate::topic::{Need, Tail, Topic};
@@ -37,9 +37,6 @@ const WALK_STEP: usize = 1_000;
 
 /// When nothing was committed for this long, nothing more is taken (slots are kept for a day at least).
 const OVERDUE_HOURS: i64 = 12;
-
-/// Envelopes by reference lie here; nothing else is followed.
-const REFERENCE_FOLDER: &str = "control/reference/";
 
 /// What happened to a batch, for the metrics.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -70,8 +67,10 @@ pub(crate) struct Stager<'a> {
 /// How far a batch is.
 #[derive(Debug)]
 struct Progress<'b> {
-    /// What is left of it, without what lies behind a record that failed.
+    /// What is left of its portion, without what lies behind a record that failed.
     records: &'b [Record],
+    /// The portions after it.
+    later: &'b [Record],
     table: Arc<LoadedTable>,
     chain: Chain,
     tail: Tail,
@@ -95,7 +94,7 @@ impl Progress<'_> {
 enum Step {
     /// There is more to do.
     Again,
-    /// All that is left is staged.
+    /// All that is left of the portion is staged.
     Done,
     /// It must not go on.
     Stopped(Failed),
@@ -149,32 +148,34 @@ impl Stager<'_> {
         let table = self.topic.table(self.ports, need).await.map_err(at_first)?;
         let chain = table.chain(self.batch.partition);
         let tail = self.tail(&chain).await.map_err(at_first)?;
+        let (records, later) = reference::portion(records);
         let mut progress = Progress {
             records,
+            later,
             table,
             chain,
             tail,
             caught_up: false,
             failed: None,
         };
-        for _ in 0..TRIES_MAX {
-            let Some(from) = progress.records.first() else {
-                break;
-            };
+        let mut tries = 0;
+        while let Some(from) = progress.records.first() {
             let offset = from.offset;
+            tries += 1;
+            if tries > TRIES_MAX {
+                let error = StageError::SlotsLost { tries: TRIES_MAX };
+                return Err(Failed { offset, error });
+            }
             let step = self.step(&mut progress, counts).await;
             match step.map_err(|error| Failed { offset, error })? {
                 Step::Again => {}
-                Step::Done => progress.records = &[],
+                Step::Done if progress.failed.is_some() => break,
+                Step::Done => {
+                    (progress.records, progress.later) = reference::portion(progress.later);
+                    tries = 0;
+                }
                 Step::Stopped(failed) => return Err(failed),
             }
-        }
-        if let Some(record) = progress.records.first() {
-            let error = StageError::SlotsLost { tries: TRIES_MAX };
-            return Err(Failed {
-                offset: record.offset,
-                error,
-            });
         }
         match progress.failed {
             Some(failed) => Err(failed),
@@ -227,6 +228,8 @@ impl Stager<'_> {
         }
         let staged = encode(&rows, &documents, &progress.table)?;
         if !self.win(progress, &slice, (staged, poison), counts).await? {
+            // The tail moved behind one slot; there may be more.
+            progress.caught_up = false;
             return Ok(Step::Again);
         }
         Ok(match slice.stop {
@@ -308,7 +311,7 @@ impl Stager<'_> {
             }
             let value = match header.kind {
                 RecordKind::Change | RecordKind::CopyAnnouncement | RecordKind::Marker => value,
-                RecordKind::Reference => match reference_key(&value) {
+                RecordKind::Reference => match reference::key(&value) {
                     Err(reason) => {
                         poison.push((index, reason));
                         continue;
@@ -500,16 +503,4 @@ fn encode(
         })
         .collect();
     Ok(rows_to_files(&rows, &table.data_location())?)
-}
-
-/// The key of the object that a record stands for.
-fn reference_key(value: &[u8]) -> Result<String, Reason> {
-    let reference: Reference = serde_json::from_slice(bare_value(value))
-        .map_err(|_source| Reason::Reference("it cannot be read"))?;
-    if !reference.firn_reference.starts_with(REFERENCE_FOLDER) {
-        return Err(Reason::Reference(
-            "it leads out of the folder of references",
-        ));
-    }
-    Ok(reference.firn_reference)
 }

@@ -75,6 +75,29 @@ async fn record_by_reference_is_the_row_it_stands_for() {
 }
 
 #[tokio::test]
+async fn many_references_are_staged_in_portions() {
+    let world = World::new();
+    let topic = world.announce("orders", 1, 60).await;
+    let mut agent = TopicWriter::new(&topic, 0);
+    let mut records = Vec::new();
+    for id in 1..=5 {
+        let header = agent.header(RecordKind::Reference);
+        let key = format!("control/reference/shop/x/{id}.json");
+        let envelope = Bytes::from(agent.envelope(id, Some("large")));
+        world.store.put(&key, envelope).await.unwrap();
+        // What the agent says of its size counts, before it is fetched.
+        let value = json!({"firn_reference": key, "size_bytes": 30 << 20}).to_string();
+        records.push(agent.record(Some(&header), Some(value.as_bytes())));
+    }
+    records.push(agent.insert(6, "small"));
+    let ingest = world.ingest();
+    assert_eq!(world.deliver(&ingest, &records).await, []);
+    assert_eq!(world.sum(Metric::IntentsTotal), 3, "two, two and the rest");
+    assert_eq!(world.deliver(&ingest, &records).await, [], "again");
+    assert_eq!(world.sum(Metric::RowsTotal), 6);
+}
+
+#[tokio::test]
 async fn reference_without_its_object_comes_again() {
     let world = World::new();
     let topic = world.announce("orders", 1, 0).await;
