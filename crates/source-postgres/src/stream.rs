@@ -184,8 +184,8 @@ impl ReplicationStream {
 
     /// Sends the last acknowledgement and ends the stream.
     pub async fn stop(mut self) {
-        self.chunks.close();
-        // If the task has ended before, there is nobody to tell.
+        // The chunks stay open until the task is done: a task that finds nobody to give a chunk to ends without a last word.
+        // If it has ended before, there is nobody to tell.
         let told = self.stop.take().is_some_and(|stop| stop.send(()).is_ok());
         if told
             && tokio::time::timeout(STOP_TIMEOUT, &mut self.task)
@@ -437,6 +437,11 @@ impl Pump {
         postgres_protocol::message::frontend::terminate(&mut self.wire.outgoing);
         if let Err(error) = self.wire.flush().await {
             tracing::debug!(slot = self.slot, %error, "no last acknowledgement");
+            return;
+        }
+        // Until the server has closed: closing first, with bytes unread, would reset the connection under the last word.
+        while self.wire.fill().await.is_ok() {
+            self.wire.incoming.clear();
         }
     }
 }
