@@ -3,7 +3,7 @@
 //! # Invariants
 //! - A variant is chosen by SQLSTATE and by the command that was answered, never by message text.
 //! - Of the server's words only the primary message is kept, and the detail where it is about a slot: details of other errors may
-//!   hold row values.
+//!   hold row values. Of errors about a value (SQLSTATE classes 22 and 23) not even that is kept.
 //!
 //! # Source
 //! PostgreSQL manual, "PostgreSQL Error Codes"; `slot.c`, `slotfuncs.c`, `walsender.c` and `pgoutput.c` of PostgreSQL 14 to 18.

@@ -131,6 +131,9 @@ pub(crate) fn frame_size(bytes: &[u8]) -> Result<Option<usize>, SourceError> {
     }
 }
 
+/// What stands for the words of an error about a value (SQLSTATE classes 22 and 23).
+const VALUE_NOT_SHOWN: &str = "an error about a value, which is not shown";
+
 /// Reads an `ErrorResponse` or `NoticeResponse`.
 pub(crate) fn server_message(body: &[u8], answering: Answering<'_>) -> ServerMessage {
     let mut message = ServerMessage {
@@ -152,7 +155,10 @@ pub(crate) fn server_message(body: &[u8], answering: Answering<'_>) -> ServerMes
             _ => {}
         }
     }
-    if answering.keeps_detail() && !detail.is_empty() {
+    // Of a value that is no such value, or breaks a rule, even the primary message may quote it: it reaches logs.
+    if message.sqlstate.starts_with("22") || message.sqlstate.starts_with("23") {
+        message.message = VALUE_NOT_SHOWN.to_owned();
+    } else if answering.keeps_detail() && !detail.is_empty() {
         message.message = format!("{}: {detail}", message.message);
     }
     message
@@ -168,6 +174,19 @@ mod tests {
         let slot = server_message(body, Answering::StartReplication { slot: "s" });
         assert_eq!(slot.to_string(), "cannot: because (SQLSTATE 55000)");
         assert_eq!(server_message(body, Answering::Query).message, "cannot");
+    }
+
+    #[test]
+    fn words_that_may_quote_a_value_are_not_kept() {
+        for sqlstate in ["22P02", "23505"] {
+            let body = format!("SERROR\0VERROR\0C{sqlstate}\0Minvalid: \"secret\"\0Dsecret\0\0");
+            let slot = Answering::StartReplication { slot: "s" };
+            for answering in [Answering::Query, slot] {
+                let message = server_message(body.as_bytes(), answering);
+                assert_eq!(message.sqlstate, sqlstate);
+                assert!(!message.to_string().contains("secret"), "{message}");
+            }
+        }
     }
 
     #[test]
