@@ -5,13 +5,14 @@
 //!
 //! # Invariants
 //! - Nothing here can fail the batch: its slots are won, and the schedule of functions/commit sweeps.
-//! - At most one message is sent for a table and a moment at which it becomes due.
+//! - At most one message for a table is under way, as far as this process knows.
 
 use std::time::Duration;
 
 use change_event::Disposition;
 use function_kit::ddl::CombineRequest;
 use function_kit::failure::chain;
+use function_kit::queue::DELAY_MAX_SECONDS;
 use function_kit::{Deadline, InvokeError, Metric};
 use object_io::failpoint;
 use table_commit::{DrainError, Drained};
@@ -145,8 +146,11 @@ async fn look(ports: &Ports, topic: &Topic) -> Result<Looked, StageError> {
 }
 
 async fn send(ports: &Ports, topic: &Topic, delay_ms: i64) {
-    // Rounded up, because a message that comes early makes a snapshot more than the freshness asks for.
-    let seconds = u32::try_from(delay_ms.max(0).saturating_add(999) / 1000).unwrap_or(u32::MAX);
+    // Rounded up, because a message that comes early makes a snapshot more than the freshness asks for. What the queue can
+    // not delay for so long comes early all the same, and the next batch sends the next one.
+    let seconds = u32::try_from(delay_ms.max(0).saturating_add(999) / 1000)
+        .unwrap_or(u32::MAX)
+        .min(DELAY_MAX_SECONDS);
     let request = CombineRequest {
         topic: topic.registration.topic.clone(),
     };

@@ -37,6 +37,25 @@ async fn first_batch_is_combined_and_the_burst_behind_it_sends_one_message() {
 }
 
 #[tokio::test]
+async fn freshness_beyond_the_queue_sends_message_after_message() {
+    let world = World::new();
+    let topic = world.announce("orders", 1, 3600).await;
+    let mut agent = TopicWriter::new(&topic, 0);
+    let ingest = world.ingest();
+    world.deliver(&ingest, &[agent.insert(1, "a")]).await;
+    world.clock.advance_ms(1_000);
+    world.deliver(&ingest, &[agent.insert(2, "b")]).await;
+    let longest = (format!("{{\"topic\":\"{topic}\"}}"), 900);
+    assert_eq!(world.queue.take(), std::slice::from_ref(&longest));
+    world.clock.advance_ms(899_000);
+    world.deliver(&ingest, &[agent.insert(3, "c")]).await;
+    assert_eq!(world.queue.take(), [], "one is under way");
+    world.clock.advance_ms(1_000);
+    world.deliver(&ingest, &[agent.insert(4, "d")]).await;
+    assert_eq!(world.queue.take(), [longest], "it has appeared");
+}
+
+#[tokio::test]
 async fn table_that_is_due_is_combined_by_the_next_batch() {
     let world = World::new();
     let topic = world.announce("orders", 1, 2).await;
