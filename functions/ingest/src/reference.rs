@@ -50,7 +50,7 @@ pub(crate) fn portion(records: &[Record]) -> (&[Record], &[Record]) {
     records.split_at(cut.unwrap_or(records.len()))
 }
 
-/// Size of the envelope that a record refers to; 0 for one that carries its own, or cannot be read.
+/// Size of the envelope that a record refers to, as the agent that stored it says; 0 for one that carries its own, or cannot be read.
 fn size_bytes(record: &Record) -> u64 {
     match (&record.found, &record.value) {
         (Found::Firn(header), Some(value)) if header.kind == RecordKind::Reference => {

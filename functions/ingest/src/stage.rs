@@ -245,6 +245,7 @@ impl Stager<'_> {
                 progress.records = records.get(index..).unwrap_or_default();
                 self.close(&progress.chain, &mut progress.tail, incarnation)
                     .await?;
+                progress.caught_up = false;
                 Step::Again
             }
         })
