@@ -95,7 +95,7 @@ impl ProducerContext for Deliveries {
 #[must_use]
 pub fn client_config(kafka: &KafkaConfig) -> ClientConfig {
     let mut client = ClientConfig::new();
-    // A broker that is back is found within a second; librdkafka would wait up to ten, twice.
+    // Between two tries to reach a broker librdkafka waits up to ten seconds: too long for one that is back.
     client.set("reconnect.backoff.max.ms", "1000");
     for (name, value) in &kafka.properties {
         client.set(name, value);
