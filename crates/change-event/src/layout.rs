@@ -55,10 +55,76 @@ pub fn slot_mark(source: &str) -> String {
     format!("control/agent/{}/slot.json", escape(source))
 }
 
+/// Folder of what is said of tables that were taken in, or left the publication, after the first copy.
+#[must_use]
+pub fn captured_tables(source: &str) -> String {
+    format!("control/agent/{}/table/", escape(source))
+}
+
+/// A captured table owes a copy for the `number`th time: created once.
+#[must_use]
+pub fn copy_owed(source: &str, oid: u32, number: u32) -> String {
+    format!(
+        "{}{oid:010}/owed-{number:010}.json",
+        captured_tables(source)
+    )
+}
+
+/// The copy that a table owed is announced: created once.
+#[must_use]
+pub fn copy_paid(source: &str, oid: u32, number: u32) -> String {
+    format!(
+        "{}{oid:010}/paid-{number:010}.json",
+        captured_tables(source)
+    )
+}
+
 /// All announcements of a table copy, written before the first of them is sent: whoever announces it again says the same.
 #[must_use]
 pub fn copy_manifest(source: &str, copy_id: u32) -> String {
-    format!("control/agent/{}/copy/{copy_id:010}.json", escape(source))
+    format!("{}{copy_id:010}.json", copy_manifests(source))
+}
+
+/// Folder of the manifests of a source's table copies.
+#[must_use]
+pub fn copy_manifests(source: &str) -> String {
+    format!("control/agent/{}/copy/", escape(source))
+}
+
+/// Claim of the number of a table copy: created once, so that no number is given twice.
+#[must_use]
+pub fn copy_claim(source: &str, copy_id: u32) -> String {
+    format!("{}{copy_id:010}.json", copy_claims(source))
+}
+
+/// Folder of the claims of a source's table copies.
+#[must_use]
+pub fn copy_claims(source: &str) -> String {
+    format!("control/agent/{}/copy-claim/", escape(source))
+}
+
+/// Request for a new copy of a table ([`crate::copy_request::CopyRequest`]): created once by who asks.
+#[must_use]
+pub fn copy_request(source: &str, id: &str) -> String {
+    format!("{}{id}.json", copy_requests(source))
+}
+
+/// Folder of the requests for copies of a source's tables.
+#[must_use]
+pub fn copy_requests(source: &str) -> String {
+    format!("control/agent/{}/copy-request/", escape(source))
+}
+
+/// What became of a request ([`crate::copy_request::CopyAnswer`]): created once by the agent.
+#[must_use]
+pub fn copy_answer(source: &str, id: &str) -> String {
+    format!("{}{id}.json", copy_answers(source))
+}
+
+/// Folder of the answers to the requests for copies of a source's tables.
+#[must_use]
+pub fn copy_answers(source: &str) -> String {
+    format!("control/agent/{}/copy-answer/", escape(source))
 }
 
 /// An envelope too large for the topic.

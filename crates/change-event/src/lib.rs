@@ -8,6 +8,7 @@
 //! - What is encoded here is decoded here: the agent and the functions cannot disagree about a byte.
 
 pub mod clock;
+pub mod copy_request;
 pub mod disposition;
 pub mod envelope;
 pub mod evolution;
@@ -21,6 +22,7 @@ pub mod registration;
 pub mod schema;
 
 pub use clock::{Clock, IdSource, RandomIds, SystemClock};
+pub use copy_request::{CopyAnswer, CopyRequest};
 pub use disposition::Disposition;
 pub use envelope::{Cell, EnvelopeError, EnvelopeView, Operation};
 pub use header::{Predecessor, RecordHeader, RecordKind};
