@@ -17,6 +17,7 @@ use table_file::{
     ChangeBatch, ChangeRow, CopyAnnouncement, RowError, RowImage, StagedFile, encode,
 };
 
+use crate::broker::TransactionalProducer;
 use crate::context::Context;
 use crate::error::AgentError;
 use crate::failpoints;
@@ -120,7 +121,10 @@ pub async fn copy_tables(
 ///
 /// # Errors
 /// Those of [`Outbox::send`].
-pub async fn announce(outbox: &mut Outbox, manifest: &CopyManifest) -> Result<(), AgentError> {
+pub async fn announce<P: TransactionalProducer>(
+    outbox: &mut Outbox<P>,
+    manifest: &CopyManifest,
+) -> Result<(), AgentError> {
     for announced in &manifest.announcements {
         let Some(lane) = outbox.lane_of(&announced.topic) else {
             return Err(AgentError::StreamOrder {

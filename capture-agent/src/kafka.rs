@@ -1,10 +1,8 @@
-//! The Kafka client: one transactional producer per session, and what it may be asked.
+//! The Kafka client: the adapter of [`crate::broker`] that ships.
 //!
-//! Flow: records -> **here** -> topics. A session that meets any failure drops its producer; the next one's
-//! [`Producer::connect`] fences it and ends its open transaction.
+//! Flow: records -> **here** -> topics.
 //!
 //! # Invariants
-//! - [`Producer::send`] gives `Ok` only for a record that the queue accepted: the caller numbers it only then.
 //! - A commit is asked for only when nothing is in flight: `commit_transaction` would block in steps of 100 ms.
 //! - Blocking calls of librdkafka run on blocking threads.
 //!
@@ -24,8 +22,12 @@ use rdkafka::producer::{
 use rdkafka::util::Timeout;
 use tokio::time::Instant;
 
+use crate::broker::{Broker, Outgoing, TransactionalProducer};
 use crate::config::{Config, KafkaConfig};
+use crate::context::Context;
 use crate::error::{AgentError, is_fencing};
+use crate::progress::Progress;
+use crate::topics::Topics;
 
 use change_event::header::HEADER_NAME;
 
@@ -39,21 +41,6 @@ const INIT_TIMEOUT: Duration = Duration::from_secs(30);
 const ABORT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause between two looks at the queue.
 const POLL: Duration = Duration::from_millis(1);
-
-/// A record on its way.
-#[derive(Debug, Clone, Copy)]
-pub struct Outgoing<'a> {
-    /// Topic.
-    pub topic: &'a str,
-    /// Partition, by the stored map.
-    pub partition: u32,
-    /// Key; absent for a table without one.
-    pub key: Option<&'a [u8]>,
-    /// Value.
-    pub value: &'a [u8],
-    /// The firn header; absent on progress records.
-    pub header: Option<&'a [u8]>,
-}
 
 /// Counts what the broker refused.
 #[derive(Debug, Default)]
@@ -107,6 +94,23 @@ pub fn client_config(kafka: &KafkaConfig) -> ClientConfig {
     client
 }
 
+/// The Kafka cluster of a source.
+#[derive(Debug)]
+pub struct KafkaBroker<'a>(pub &'a Context);
+
+impl Broker for KafkaBroker<'_> {
+    type Producer = Producer;
+
+    async fn fence(&self) -> Result<Producer, AgentError> {
+        Producer::connect(&self.0.config).await
+    }
+
+    async fn progress(&self, topic: &str) -> Result<Progress, AgentError> {
+        Topics::open(self.0).await?.ensure_progress(topic).await?;
+        Progress::load(&self.0.config, topic).await
+    }
+}
+
 /// A session's producer.
 pub struct Producer {
     inner: ThreadedProducer<Deliveries>,
@@ -122,11 +126,7 @@ impl std::fmt::Debug for Producer {
 }
 
 impl Producer {
-    /// Makes a producer and fences whoever had the transactional id before; their open transaction is ended by the broker.
-    ///
-    /// # Errors
-    /// [`AgentError::Kafka`] (Verify; Halt for missing rights or unknown settings).
-    pub async fn connect(config: &Config) -> Result<Self, AgentError> {
+    async fn connect(config: &Config) -> Result<Self, AgentError> {
         let mut client = client_config(&config.kafka);
         let defaults = [
             ("linger.ms", "5".to_owned()),
@@ -179,41 +179,6 @@ impl Producer {
         Ok(producer)
     }
 
-    /// Opens a transaction.
-    ///
-    /// # Errors
-    /// [`AgentError::Kafka`], [`AgentError::Fenced`].
-    pub fn begin(&self) -> Result<(), AgentError> {
-        self.inner
-            .begin_transaction()
-            .map_err(|source| self.failure("begin_transaction", source))
-    }
-
-    /// Hands a record to the queue, waiting for room if there is none.
-    ///
-    /// # Errors
-    /// [`AgentError::Kafka`], [`AgentError::KafkaTimeout`], [`AgentError::Fenced`]: the session is over.
-    pub async fn send(&self, record: &Outgoing<'_>) -> Result<(), AgentError> {
-        let mut deadline = None;
-        loop {
-            let Err(error) = self.offer(record) else {
-                return Ok(());
-            };
-            if error != KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull) {
-                return Err(self.failure("produce", error));
-            }
-            let until = *deadline.get_or_insert_with(|| Instant::now() + DELIVERY_TIMEOUT);
-            if Instant::now() >= until {
-                let seconds = DELIVERY_TIMEOUT.as_secs();
-                return Err(AgentError::KafkaTimeout {
-                    operation: "produce",
-                    seconds,
-                });
-            }
-            tokio::time::sleep(POLL).await;
-        }
-    }
-
     fn offer(&self, record: &Outgoing<'_>) -> Result<(), KafkaError> {
         let partition = i32::try_from(record.partition).unwrap_or(i32::MAX);
         let mut base: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(record.topic)
@@ -230,60 +195,6 @@ impl Producer {
             base = base.headers(OwnedHeaders::new_with_capacity(1).insert(header));
         }
         self.inner.send(base).map_err(|(error, _record)| error)
-    }
-
-    /// Waits until the broker has everything that was handed over.
-    ///
-    /// # Errors
-    /// [`AgentError::KafkaTimeout`] (Verify).
-    pub async fn delivered(&self) -> Result<(), AgentError> {
-        let until = Instant::now() + DELIVERY_TIMEOUT;
-        while self.inner.in_flight_count() > 0 {
-            if Instant::now() >= until {
-                let seconds = DELIVERY_TIMEOUT.as_secs();
-                return Err(AgentError::KafkaTimeout {
-                    operation: "delivery",
-                    seconds,
-                });
-            }
-            tokio::time::sleep(POLL).await;
-        }
-        Ok(())
-    }
-
-    /// Commits the open transaction. To be called once everything is [`Producer::delivered`].
-    ///
-    /// # Errors
-    /// [`AgentError::Kafka`] (Verify: progress says whether it was committed), [`AgentError::Fenced`].
-    pub async fn commit(&self) -> Result<(), AgentError> {
-        self.blocking("commit_transaction", |inner| {
-            inner.commit_transaction(Timeout::Never)
-        })
-        .await
-    }
-
-    /// Gives the producer up: what is queued is thrown away before the abort, so that nothing of it is sent after.
-    pub async fn abandon(self) {
-        let ended = tokio::task::spawn_blocking(move || {
-            self.inner.purge(PurgeConfig::default().queue().inflight());
-            let aborted = self.inner.abort_transaction(ABORT_TIMEOUT);
-            drop(self);
-            aborted
-        });
-        match ended.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                tracing::debug!(%error, "nothing aborted; the next session's start ends the transaction");
-            }
-            Err(error) => tracing::warn!(%error, "the producer could not be closed"),
-        }
-    }
-
-    /// Closes the producer when no transaction is open.
-    pub async fn close(self) {
-        if let Err(error) = tokio::task::spawn_blocking(move || drop(self)).await {
-            tracing::warn!(%error, "the producer could not be closed");
-        }
     }
 
     async fn blocking(
@@ -305,5 +216,78 @@ impl Producer {
             };
         }
         AgentError::Kafka { operation, source }
+    }
+}
+
+impl TransactionalProducer for Producer {
+    fn begin(&self) -> Result<(), AgentError> {
+        self.inner
+            .begin_transaction()
+            .map_err(|source| self.failure("begin_transaction", source))
+    }
+
+    async fn send(&self, record: &Outgoing<'_>) -> Result<(), AgentError> {
+        let mut deadline = None;
+        loop {
+            let Err(error) = self.offer(record) else {
+                return Ok(());
+            };
+            if error != KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull) {
+                return Err(self.failure("produce", error));
+            }
+            let until = *deadline.get_or_insert_with(|| Instant::now() + DELIVERY_TIMEOUT);
+            if Instant::now() >= until {
+                let seconds = DELIVERY_TIMEOUT.as_secs();
+                return Err(AgentError::KafkaTimeout {
+                    operation: "produce",
+                    seconds,
+                });
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    async fn delivered(&self) -> Result<(), AgentError> {
+        let until = Instant::now() + DELIVERY_TIMEOUT;
+        while self.inner.in_flight_count() > 0 {
+            if Instant::now() >= until {
+                let seconds = DELIVERY_TIMEOUT.as_secs();
+                return Err(AgentError::KafkaTimeout {
+                    operation: "delivery",
+                    seconds,
+                });
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
+    }
+
+    async fn commit(&self) -> Result<(), AgentError> {
+        self.blocking("commit_transaction", |inner| {
+            inner.commit_transaction(Timeout::Never)
+        })
+        .await
+    }
+
+    async fn abandon(self) {
+        let ended = tokio::task::spawn_blocking(move || {
+            self.inner.purge(PurgeConfig::default().queue().inflight());
+            let aborted = self.inner.abort_transaction(ABORT_TIMEOUT);
+            drop(self);
+            aborted
+        });
+        match ended.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "nothing aborted; the next session's start ends the transaction");
+            }
+            Err(error) => tracing::warn!(%error, "the producer could not be closed"),
+        }
+    }
+
+    async fn close(self) {
+        if let Err(error) = tokio::task::spawn_blocking(move || drop(self)).await {
+            tracing::warn!(%error, "the producer could not be closed");
+        }
     }
 }

@@ -3,14 +3,15 @@
 //! Flow: **PostgreSQL -> source transactions -> envelopes -> Kafka**; everything behind Kafka is functions.
 //!
 //! `supervisor` begins sessions; a `session` fences its predecessor, claims an epoch, reads progress back, follows the plan of
-//! `slot` (copy or resume) and then runs the loop of `capture`, which turns rows (`rows`, `truncates`) into records of Kafka
-//! transactions (`transaction`, `kafka`).
+//! `slot` (copy or resume) and then runs the loop of `capture`, whose `frames` are turned by rows (`rows`, `truncates`) into records
+//! of Kafka transactions (`transaction`). What is asked of Kafka stands in `broker`; `kafka` answers it.
 //!
 //! # Invariants
 //! - The source position is committed in the same Kafka transaction as the records, and the slot is acknowledged only after.
 //! - Any failure ends the session; the next one has a new epoch and reads back what is committed.
 //! - No row value is in a log line, a metric or an error.
 
+pub mod broker;
 pub mod capture;
 pub mod check;
 pub mod config;
@@ -19,6 +20,7 @@ pub mod copy;
 pub mod epoch;
 pub mod error;
 pub mod failpoints;
+pub mod frames;
 pub mod http;
 pub mod kafka;
 pub mod logging;

@@ -12,6 +12,7 @@ use change_event::{Cell, Lsn, Operation, Position, RecordKind, layout};
 use object_io::failpoint;
 use source_postgres::{OldTuple, Tuple};
 
+use crate::broker::TransactionalProducer;
 use crate::context::Context;
 use crate::error::AgentError;
 use crate::failpoints;
@@ -79,10 +80,10 @@ impl RowWriter {
     ///
     /// # Errors
     /// Those of [`Outbox::send`] and of object storage: the session is over.
-    pub async fn write(
+    pub async fn write<P: TransactionalProducer>(
         &mut self,
         context: &Context,
-        outbox: &mut Outbox,
+        outbox: &mut Outbox<P>,
         transaction: &mut SourceTransaction,
         shape: &Shape,
         lane: usize,
@@ -168,16 +169,16 @@ fn filled<'a>(shape: &Shape, old: &OldTuple<'a>, new: Tuple<'a>) -> Vec<Cell<'a>
         .collect()
 }
 
-struct Place<'p> {
+struct Place<'p, P> {
     context: &'p Context,
-    outbox: &'p mut Outbox,
+    outbox: &'p mut Outbox<P>,
     transaction: &'p mut SourceTransaction,
     shape: &'p Shape,
     lane: usize,
     written: Written,
 }
 
-impl Place<'_> {
+impl<P: TransactionalProducer> Place<'_, P> {
     /// An UPDATE of which the source sent the old row too: of one key, or from one key to another.
     async fn update_of(
         &mut self,

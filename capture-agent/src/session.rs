@@ -12,17 +12,18 @@ use object_io::failpoint;
 use source_postgres::client::SystemIdentity;
 use source_postgres::{Catalog, Connection};
 
+use crate::broker::{Broker, TransactionalProducer};
 use crate::capture::{Capture, Ended};
 use crate::context::Context;
 use crate::error::AgentError;
-use crate::kafka::Producer;
+use crate::frames::Frames;
+use crate::kafka::KafkaBroker;
 use crate::progress::{PositionRecord, Progress};
 use crate::slot::{self, Known, Plan, SlotMark};
 use crate::source::connect_options;
 use crate::start::Starting;
 use crate::status::AgentState;
 use crate::tables::Tables;
-use crate::topics::Topics;
 use crate::transaction::Outbox;
 use crate::{epoch, failpoints};
 
@@ -38,17 +39,15 @@ pub async fn run(context: &Context) -> Result<Ended, AgentError> {
         snapshot.state = AgentState::Starting;
         snapshot.totals.sessions += 1;
     });
-    failpoint::hit(failpoints::BEFORE_INIT_TRANSACTIONS);
-    let producer = Producer::connect(&context.config).await?;
-    failpoint::hit(failpoints::AFTER_INIT_TRANSACTIONS);
-    let found = match Found::look(context).await {
+    let (producer, owned) = take_over(context, &KafkaBroker(context)).await?;
+    let found = match Found::look(context, owned).await {
         Ok(found) => found,
         Err(error) => {
             producer.close().await;
             return Err(error);
         }
     };
-    let outbox = found.outbox(context, producer);
+    let outbox = found.owned.outbox(context, producer, &found.identity);
     let mut starting = Starting {
         context,
         found,
@@ -81,40 +80,61 @@ pub async fn run(context: &Context) -> Result<Ended, AgentError> {
             return Err(error.into());
         }
     };
-    tracing::info!(epoch = found.epoch, from = %start.start_lsn, "streaming");
-    let context = context.clone();
-    let mut capture = Capture {
-        context,
+    tracing::info!(epoch = found.owned.epoch, from = %start.start_lsn, "streaming");
+    let frames = Frames::new(
+        context.clone(),
         outbox,
         tables,
         events,
-        catalog: found.catalog,
-        epoch: found.epoch,
+        found.catalog,
+        stream.acknowledger(),
+    );
+    let mut capture = Capture {
+        context: context.clone(),
+        frames,
+        epoch: found.owned.epoch,
     };
     let ended = capture.run(stream).await;
-    capture.outbox.abandon().await;
+    capture.frames.abandon().await;
     ended
 }
 
-/// What is known once the predecessor is fenced.
-pub(crate) struct Found {
-    pub(crate) epoch: u64,
-    pub(crate) progress: Progress,
-    pub(crate) progress_topic: String,
-    pub(crate) identity: SystemIdentity,
-    pub(crate) replication: Option<Connection>,
-    pub(crate) catalog: Catalog,
-    pub(crate) mark: Option<SlotMark>,
-    pub(crate) plan: Plan,
+/// What a session knows once it owns its source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owned {
+    /// Its epoch, above that of everyone before.
+    pub epoch: u64,
+    /// The progress topic.
+    pub progress_topic: String,
+    /// How far its predecessors came.
+    pub progress: Progress,
 }
 
-impl Found {
-    async fn look(context: &Context) -> Result<Self, AgentError> {
-        let config = &context.config;
+/// Takes the source over: fences the predecessor, claims an epoch, reads progress back, in this order.
+///
+/// # Errors
+/// Those of [`Broker::fence`], [`epoch::claim_epoch`] and [`Broker::progress`]: nothing was begun.
+pub async fn take_over<B: Broker>(
+    context: &Context,
+    broker: &B,
+) -> Result<(B::Producer, Owned), AgentError> {
+    failpoint::hit(failpoints::BEFORE_INIT_TRANSACTIONS);
+    let producer = broker.fence().await?;
+    failpoint::hit(failpoints::AFTER_INIT_TRANSACTIONS);
+    match Owned::read(context, broker).await {
+        Ok(owned) => Ok((producer, owned)),
+        Err(error) => {
+            producer.close().await;
+            Err(error)
+        }
+    }
+}
+
+impl Owned {
+    async fn read<B: Broker>(context: &Context, broker: &B) -> Result<Self, AgentError> {
         let source_name = context.source_name();
-        let store = context.store.as_ref();
         let epoch = epoch::claim_epoch(
-            store,
+            context.store.as_ref(),
             context.clock.as_ref(),
             context.ids.as_ref(),
             source_name,
@@ -123,12 +143,66 @@ impl Found {
         failpoint::hit(failpoints::AFTER_EPOCH_CLAIM);
         context.status.update(|snapshot| snapshot.epoch = epoch);
         let progress_topic = naming::progress_topic_name(source_name);
-        Topics::open(context)
-            .await?
-            .ensure_progress(&progress_topic)
-            .await?;
-        let progress = Progress::load(config, &progress_topic).await?;
+        let progress = broker.progress(&progress_topic).await?;
+        Ok(Self {
+            epoch,
+            progress_topic,
+            progress,
+        })
+    }
 
+    /// The outbox of the session; where it stands is corrected once a copy has its position.
+    #[must_use]
+    pub fn outbox<P: TransactionalProducer>(
+        &self,
+        context: &Context,
+        producer: P,
+        identity: &SystemIdentity,
+    ) -> Outbox<P> {
+        let start = match &self.progress.position {
+            Some(position) => PositionRecord {
+                epoch: self.epoch,
+                ..position.clone()
+            },
+            None => PositionRecord {
+                system_id: identity.system_id.clone(),
+                timeline: identity.timeline,
+                incarnation: FIRST_INCARNATION,
+                commit_lsn: change_event::Lsn(0),
+                ordinal: 0,
+                end_lsn: change_event::Lsn(0),
+                epoch: self.epoch,
+                copy_id: 0,
+            },
+        };
+        let limits = context.config.limits.clone();
+        Outbox::new(
+            producer,
+            context.source_name(),
+            &self.progress_topic,
+            limits,
+            start,
+        )
+        .with_inline_schema(context.config.envelope.inline_schema)
+    }
+}
+
+/// What is known once the source was looked at, too.
+pub(crate) struct Found {
+    pub(crate) owned: Owned,
+    pub(crate) identity: SystemIdentity,
+    pub(crate) replication: Option<Connection>,
+    pub(crate) catalog: Catalog,
+    pub(crate) mark: Option<SlotMark>,
+    pub(crate) plan: Plan,
+}
+
+impl Found {
+    async fn look(context: &Context, owned: Owned) -> Result<Self, AgentError> {
+        let config = &context.config;
+        let source_name = context.source_name();
+        let store = context.store.as_ref();
+        let progress = &owned.progress;
         let options = connect_options(config);
         let mut replication = Connection::connect_replication(&options).await?;
         let identity = replication.identify_system().await?;
@@ -148,7 +222,7 @@ impl Found {
         let plan = Known {
             source_name,
             slot: &config.source.slot,
-            progress_topic: &progress_topic,
+            progress_topic: &owned.progress_topic,
             mark: mark.as_ref(),
             position: progress.position.as_ref(),
             manifest_exists,
@@ -157,47 +231,16 @@ impl Found {
             slot_exists: state.is_some_and(|state| !state.is_lost() || progress.position.is_none()),
         }
         .plan()?;
-        tracing::info!(epoch, ?plan, "session begins");
+        tracing::info!(epoch = owned.epoch, ?plan, "session begins");
         let replication = Some(replication);
         Ok(Self {
-            epoch,
-            progress,
-            progress_topic,
+            owned,
             identity,
             replication,
             catalog,
             mark,
             plan,
         })
-    }
-
-    /// The outbox of the session; where it stands is corrected once a copy has its position.
-    fn outbox(&self, context: &Context, producer: Producer) -> Outbox {
-        let start = match &self.progress.position {
-            Some(position) => PositionRecord {
-                epoch: self.epoch,
-                ..position.clone()
-            },
-            None => PositionRecord {
-                system_id: self.identity.system_id.clone(),
-                timeline: self.identity.timeline,
-                incarnation: FIRST_INCARNATION,
-                commit_lsn: change_event::Lsn(0),
-                ordinal: 0,
-                end_lsn: change_event::Lsn(0),
-                epoch: self.epoch,
-                copy_id: 0,
-            },
-        };
-        let limits = context.config.limits.clone();
-        Outbox::new(
-            producer,
-            context.source_name(),
-            &self.progress_topic,
-            limits,
-            start,
-        )
-        .with_inline_schema(context.config.envelope.inline_schema)
     }
 }
 

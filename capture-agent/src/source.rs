@@ -4,11 +4,29 @@ use std::collections::BTreeMap;
 
 use change_event::naming::{EVENTS_SCHEMA, EVENTS_TABLE, lake_table_name};
 use source_postgres::{
-    CaptureRequest, Catalog, ConnectOptions, Password, ProblemKind, SourceError, TablePattern,
-    preflight,
+    CaptureRequest, Catalog, CatalogTable, ConnectOptions, Password, ProblemKind, SourceError,
+    TablePattern, preflight,
 };
 
 use crate::config::{Config, Secret};
+
+/// Says how a table looks now.
+pub trait TableLookup: Send {
+    /// The table of this number, whatever its name now is; `None` if it is gone.
+    ///
+    /// # Errors
+    /// [`SourceError`] if the server does not answer.
+    fn table_by_oid(
+        &mut self,
+        oid: u32,
+    ) -> impl Future<Output = Result<Option<CatalogTable>, SourceError>> + Send;
+}
+
+impl TableLookup for Catalog {
+    async fn table_by_oid(&mut self, oid: u32) -> Result<Option<CatalogTable>, SourceError> {
+        Self::table_by_oid(self, oid).await
+    }
+}
 
 /// How to reach and enter the server.
 #[must_use]

@@ -192,7 +192,7 @@ impl Starting<'_> {
             commit_lsn: manifest.copy_lsn,
             ordinal: 0,
             end_lsn: manifest.copy_lsn,
-            epoch: self.found.epoch,
+            epoch: self.found.owned.epoch,
             copy_id: manifest.copy_id,
         };
         same_source(self.context.source_name(), &start, &self.found.identity)?;
@@ -352,7 +352,8 @@ impl Starting<'_> {
             partitions: registration.partition_map.partitions,
             ..TableStatus::default()
         });
-        self.outbox.add_lane(registration, &self.found.progress)
+        self.outbox
+            .add_lane(registration, &self.found.owned.progress)
     }
 
     async fn events(&mut self) -> Result<Events, AgentError> {

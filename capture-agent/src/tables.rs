@@ -12,12 +12,13 @@ use change_event::envelope::EnvelopeWriter;
 use change_event::evolution::ObservedTable;
 use change_event::{Position, SourceSchema};
 use serde::{Deserialize, Serialize};
-use source_postgres::{Catalog, RelationMessage, TableName, relation};
+use source_postgres::{RelationMessage, TableName, relation};
 
 use crate::config::Config;
 use crate::context::Context;
 use crate::error::AgentError;
 use crate::schemas::SchemaBook;
+use crate::source::TableLookup;
 
 /// A table that the first copy took in, as the slot's mark remembers it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -154,10 +155,10 @@ impl Tables {
     ///
     /// # Errors
     /// [`AgentError::Source`], [`AgentError::Objects`], [`AgentError::ObjectUnknown`], [`AgentError::Document`].
-    pub async fn relation(
+    pub async fn relation<C: TableLookup>(
         &mut self,
         context: &Context,
-        catalog: &mut Catalog,
+        catalog: &mut C,
         message: &RelationMessage,
         position: Position,
     ) -> Result<Option<(usize, u32)>, AgentError> {

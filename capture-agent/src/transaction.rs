@@ -15,10 +15,11 @@ use change_event::{Lsn, Position, Predecessor, RecordHeader, RecordKind, TopicRe
 use object_io::failpoint;
 use tokio::time::Instant;
 
+use crate::broker::{Outgoing, TransactionalProducer};
 use crate::config::LimitsConfig;
 use crate::error::AgentError;
 use crate::failpoints;
-use crate::kafka::{Outgoing, Producer};
+use crate::kafka::Producer;
 use crate::progress::{PositionRecord, Progress, partition_key, position_key};
 
 /// One topic as a session writes it.
@@ -79,8 +80,8 @@ struct Open {
 
 /// All topics of a session, and the one transaction that may be open on them.
 #[derive(Debug)]
-pub struct Outbox {
-    producer: Producer,
+pub struct Outbox<P = Producer> {
+    producer: P,
     source_name: String,
     progress_topic: String,
     limits: LimitsConfig,
@@ -96,11 +97,11 @@ pub struct Outbox {
     inline_schema: bool,
 }
 
-impl Outbox {
+impl<P: TransactionalProducer> Outbox<P> {
     /// For a session of this epoch that goes on from `progress`.
     #[must_use]
     pub fn new(
-        producer: Producer,
+        producer: P,
         source_name: &str,
         progress_topic: &str,
         limits: LimitsConfig,
@@ -198,7 +199,7 @@ impl Outbox {
     /// Opens a transaction at the beginning of a stream: what is committed with it stands at `start`.
     ///
     /// # Errors
-    /// Those of [`Producer::begin`].
+    /// Those of [`TransactionalProducer::begin`].
     pub fn begin_at(&mut self, start: PositionRecord) -> Result<(), AgentError> {
         self.reached = start;
         self.open_transaction()
@@ -219,7 +220,7 @@ impl Outbox {
     /// Hands over a record, opening a transaction if none is.
     ///
     /// # Errors
-    /// Those of [`Producer::send`]: the session is over.
+    /// Those of [`TransactionalProducer::send`]: the session is over.
     pub async fn send(&mut self, record: &LaneRecord<'_>) -> Result<(), AgentError> {
         const NO_LANE: AgentError = AgentError::StreamOrder {
             what: "a record for no topic",
@@ -278,7 +279,7 @@ impl Outbox {
     /// Ends the open transaction with its progress records and commits it; `None` if none is open.
     ///
     /// # Errors
-    /// Those of [`Producer::commit`]: the session is over, and the next one reads back what became of it.
+    /// Those of [`TransactionalProducer::commit`]: the session is over, and the next one reads back what became of it.
     pub async fn commit(&mut self) -> Result<Option<Committed>, AgentError> {
         let Some(open) = self.open.take() else {
             return Ok(None);
@@ -333,7 +334,7 @@ impl Outbox {
     /// Waits until the broker has everything that was handed over; nothing is committed by that.
     ///
     /// # Errors
-    /// Those of [`Producer::delivered`].
+    /// Those of [`TransactionalProducer::delivered`].
     pub async fn delivered(&self) -> Result<(), AgentError> {
         self.producer.delivered().await
     }
@@ -356,8 +357,8 @@ impl Outbox {
     }
 }
 
-async fn send_progress<T: serde::Serialize + Sync>(
-    producer: &Producer,
+async fn send_progress<P: TransactionalProducer, T: serde::Serialize + Sync>(
+    producer: &P,
     topic: &str,
     key: &str,
     value: &T,

@@ -11,6 +11,7 @@ use change_event::evolution::{ObservedColumn, ObservedTable};
 use change_event::naming::{EVENTS_SCHEMA, EVENTS_TABLE};
 use change_event::{Cell, ColumnType, Operation, Position, RecordKind};
 
+use crate::broker::TransactionalProducer;
 use crate::error::AgentError;
 use crate::rows::SourceTransaction;
 use crate::tables::{CapturedTable, Shape};
@@ -67,9 +68,9 @@ impl Events {
     ///
     /// # Errors
     /// Those of [`Outbox::send`]: the session is over.
-    pub async fn truncate(
+    pub async fn truncate<P: TransactionalProducer>(
         &self,
-        outbox: &mut Outbox,
+        outbox: &mut Outbox<P>,
         transaction: &mut SourceTransaction,
         table: &CapturedTable,
         options: TruncateOptions,
@@ -94,9 +95,9 @@ impl Events {
         Ok(true)
     }
 
-    async fn markers(
+    async fn markers<P: TransactionalProducer>(
         &self,
-        outbox: &mut Outbox,
+        outbox: &mut Outbox<P>,
         table: &CapturedTable,
         origin: &ChangeOrigin,
         position: Position,
@@ -124,9 +125,9 @@ impl Events {
         Ok(())
     }
 
-    async fn event(
+    async fn event<P: TransactionalProducer>(
         &self,
-        outbox: &mut Outbox,
+        outbox: &mut Outbox<P>,
         table: &CapturedTable,
         origin: &ChangeOrigin,
         position: Position,
