@@ -45,7 +45,7 @@ pub enum CombineOutcome {
     NothingStaged,
     /// A snapshot with everything found is in the table.
     Committed(Combined),
-    /// Another combiner committed what was found.
+    /// Another combiner was first. What it left is for when the table is due again.
     CommittedByOther,
     /// The first intent needs the table's schema at this version: evolve, then call again.
     NeedsSchema {
@@ -63,23 +63,27 @@ struct Staged {
 }
 
 impl Committer {
-    /// Walks every registered partition's chain and commits everything found in one snapshot.
+    /// [`Committer::combine_from`] the table as it is now.
     ///
     /// # Errors
-    /// Those of [`Committer::load`]; [`CommitError::NoTable`] (Halt); [`CommitError::TriesExhausted`] (Refresh);
-    /// [`CommitError::OutcomeUnknown`] (Verify).
+    /// Those of [`Committer::load`]; [`CommitError::NoTable`] (Halt); those of [`Committer::combine_from`].
     pub async fn combine(&self, name: &TableName) -> Result<CombineOutcome, CommitError> {
-        let mut race = Race::new(name, "combine", self.limits.tries_max);
+        let table = self.load_existing(name).await?;
+        self.combine_from(table).await
+    }
+
+    /// Walks every registered partition's chain and commits everything found in one snapshot.
+    ///
+    /// `table` is what the caller has just loaded: a stale one costs a lost attempt, never more.
+    ///
+    /// # Errors
+    /// Those of [`Committer::load`]; [`CommitError::TriesExhausted`] (Refresh); [`CommitError::OutcomeUnknown`] (Verify).
+    pub async fn combine_from(&self, table: LoadedTable) -> Result<CombineOutcome, CommitError> {
+        let name = table.name.clone();
+        let mut table = table;
+        let mut race = Race::new(&name, "combine", self.limits.tries_max);
         let mut attempts: Vec<Combined> = Vec::new();
         loop {
-            let table = self.load_existing(name).await?;
-            // An attempt of which the answer was lost.
-            let landed = attempts
-                .iter()
-                .position(|attempt| table.metadata.snapshot_by_id(attempt.snapshot_id).is_some());
-            if let Some(landed) = landed {
-                return Ok(CombineOutcome::Committed(attempts.swap_remove(landed)));
-            }
             let staged = self.staged(&table).await?;
             if staged.walks.is_empty() {
                 return Ok(match staged.needs_schema {
@@ -91,7 +95,7 @@ impl Committer {
             race.begin()?;
             let combined = staged.summary(self.ids.next_snapshot_id());
             let plan = self.plan(&table, &staged, combined.snapshot_id);
-            let built = plan.build(self.store.as_ref(), &self.limits).await?;
+            let built = plan.build(self).await?;
             let outcome = self.publish(&table, &built.metadata, built.objects).await?;
             if outcome == SwapOutcome::Swapped {
                 return Ok(CombineOutcome::Committed(combined));
@@ -101,6 +105,21 @@ impl Committer {
                 attempts.push(combined);
             }
             race.note(outcome);
+            let base_sequence_number = table.state.sequence_number;
+            table = self.load_existing(&name).await?;
+            // An attempt of which the answer was lost.
+            let landed = attempts
+                .iter()
+                .position(|attempt| table.metadata.snapshot_by_id(attempt.snapshot_id).is_some());
+            if let Some(landed) = landed {
+                return Ok(CombineOutcome::Committed(attempts.swap_remove(landed)));
+            }
+            // Who lost stands back instead of racing on: what is left has time until the table is due again.
+            let now_ms = self.clock.now_ms();
+            let advanced = table.state.sequence_number > base_sequence_number;
+            if staged.is_covered_by(&table.state) || (advanced && !table.is_due(now_ms)) {
+                return Ok(CombineOutcome::CommittedByOther);
+            }
         }
     }
 
@@ -173,6 +192,16 @@ impl Committer {
 impl Staged {
     fn intents(&self) -> impl Iterator<Item = &crate::intent::Intent> {
         self.walks.iter().flat_map(|(_, walk)| &walk.intents)
+    }
+
+    /// Whether all that was found is committed.
+    fn is_covered_by(&self, state: &TableState) -> bool {
+        self.walks.iter().all(|(partition, walk)| {
+            let reached = state.partitions.get(partition);
+            reached.is_some_and(|frontier| {
+                (frontier.incarnation, frontier.offset) >= (walk.tail.incarnation, walk.tail.offset)
+            })
+        })
     }
 
     fn summary(&self, snapshot_id: i64) -> Combined {

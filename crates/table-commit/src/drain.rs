@@ -9,7 +9,7 @@
 use crate::catalog::TableName;
 use crate::combine::{CombineOutcome, Combined};
 use crate::error::CommitError;
-use crate::table::Committer;
+use crate::table::{Committer, LoadedTable};
 
 /// Commits and schema changes in one call. With five hundred intents in a commit this is far more than a day stages.
 const ROUNDS_MAX: u32 = 100;
@@ -53,18 +53,35 @@ pub enum DrainError<E: std::error::Error + 'static> {
 }
 
 impl Committer {
-    /// Combines until nothing is staged; `evolve` brings the table to a schema version when the next intent needs it.
+    /// [`Committer::drain_from`] the table as it is now.
     ///
     /// # Errors
-    /// [`DrainError::Commit`] with those of [`Committer::combine`]; [`DrainError::Schema`] with the caller's.
+    /// Those of [`Committer::load`], of a table that is not there, and of [`Committer::drain_from`].
     pub async fn drain<E: std::error::Error + 'static>(
         &self,
         name: &TableName,
         evolve: impl AsyncFn(u32) -> Result<(), E>,
     ) -> Result<Drained, DrainError<E>> {
+        let table = self.load_existing(name).await?;
+        self.drain_from(table, evolve).await
+    }
+
+    /// Combines until nothing is staged; `evolve` brings the table to a schema version when the next intent needs it.
+    ///
+    /// `table` is what the caller has just loaded.
+    ///
+    /// # Errors
+    /// [`DrainError::Commit`] with those of [`Committer::combine_from`]; [`DrainError::Schema`] with the caller's.
+    pub async fn drain_from<E: std::error::Error + 'static>(
+        &self,
+        table: LoadedTable,
+        evolve: impl AsyncFn(u32) -> Result<(), E>,
+    ) -> Result<Drained, DrainError<E>> {
+        let name = table.name.clone();
+        let mut next = self.combine_from(table).await?;
         let mut drained = Drained::default();
         for _ in 0..ROUNDS_MAX {
-            let needed = match self.combine(name).await? {
+            let needed = match next {
                 CombineOutcome::NothingStaged => break,
                 CombineOutcome::CommittedByOther => {
                     drained.conflict_count += 1;
@@ -88,6 +105,7 @@ impl Committer {
                     source,
                 })?;
             }
+            next = self.combine(&name).await?;
         }
         Ok(drained)
     }

@@ -9,6 +9,7 @@
 //! - The core knows ports only: [`object_io::ObjectStore`] and [`Catalog`]; time and ids are passed in.
 
 pub mod accept;
+mod cache;
 pub mod catalog;
 pub mod chain;
 mod combine;
@@ -17,7 +18,10 @@ mod error;
 mod evolve;
 pub mod failpoints;
 pub mod intent;
+mod manifest_file;
+mod manifests;
 mod metadata_file;
+mod names;
 mod publish;
 mod snapshot;
 pub mod state;

@@ -47,10 +47,18 @@ impl Committer {
             .swap(&base.name, &base.pointer, &location, metadata)
             .await?;
         failpoint::hit(failpoints::COMMIT_AFTER_SWAP);
-        if outcome == SwapOutcome::Conflict {
-            let locations: Vec<String> =
-                objects.into_iter().map(|(location, _)| location).collect();
-            self.discard(&locations).await;
+        match outcome {
+            SwapOutcome::Swapped => {
+                for (location, body) in objects {
+                    self.cache.keep(&location, body);
+                }
+            }
+            SwapOutcome::Conflict => {
+                let locations: Vec<String> =
+                    objects.into_iter().map(|(location, _)| location).collect();
+                self.discard(&locations).await;
+            }
+            SwapOutcome::Unknown => {}
         }
         Ok(outcome)
     }

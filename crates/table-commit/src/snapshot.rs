@@ -4,7 +4,7 @@
 //!
 //! # Invariants
 //! - Pure apart from reading: what is built is returned as bytes, and written by the caller.
-//! - Entries of a merged manifest keep snapshot id and sequence numbers; deleted entries are not carried on.
+//! - Neither the list nor the work of a commit grows with history ([`crate::manifests`]).
 //! - The state stands in the summary and in the table property, byte for byte the same.
 //! - Only snapshots are expired, never files, and none that a branch or tag names.
 //!
@@ -12,25 +12,22 @@
 //! Iceberg specification, "Manifests", "Snapshots"; merging and expiring keep the bytes of a commit flat.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::try_join_all;
 use iceberg::io::FileIO;
 use iceberg::spec::{
-    DataFile, FormatVersion, MAIN_BRANCH, ManifestContentType, ManifestEntryRef, ManifestFile,
-    ManifestList, ManifestListWriter, ManifestWriterBuilder, Operation, Snapshot, Summary,
-    TableMetadata,
+    FormatVersion, MAIN_BRANCH, ManifestFile, ManifestList, ManifestListWriter, Operation,
+    Snapshot, Summary, TableMetadata, TableMetadataBuilder,
 };
-use object_io::ObjectStore;
 use table_file::StagedFile;
 
 use crate::error::CommitError;
-use crate::metadata_file::fetch;
+use crate::manifest_file::{Entries, NewManifest, read_entries, read_scratch};
+use crate::manifests::{Choice, choose};
+use crate::names;
 use crate::state::{STATE_PROPERTY, TableState};
-use crate::table::{Limits, LoadedTable};
-
-/// Partition spec that staged files are written by (`table_file::partition_spec`).
-const SPEC_ID: i32 = 0;
+use crate::table::{Committer, Limits, LoadedTable};
 
 /// What a snapshot is made of.
 #[derive(Debug)]
@@ -48,179 +45,96 @@ pub(crate) struct Plan<'a> {
 #[derive(Debug)]
 pub(crate) struct BuiltSnapshot {
     pub(crate) metadata: TableMetadata,
-    /// Manifest and manifest list, by full address.
+    /// Manifests and manifest list, by full address.
     pub(crate) objects: Vec<(String, Bytes)>,
 }
 
-/// Manifests that stay, and the entries of the one that is merged.
+/// A parent's manifests: those that stay, and the entries of those that this commit writes anew.
+#[derive(Debug, Default)]
 struct Carried {
     kept: Vec<ManifestFile>,
-    merged: Vec<ManifestEntryRef>,
+    hot: Vec<Entries>,
+    merged: Vec<Entries>,
 }
 
 impl Plan<'_> {
-    /// Builds manifest, list and metadata.
-    pub(crate) async fn build(
-        &self,
-        store: &dyn ObjectStore,
-        limits: &Limits,
-    ) -> Result<BuiltSnapshot, CommitError> {
+    /// Builds manifests, list and metadata.
+    pub(crate) async fn build(&self, committer: &Committer) -> Result<BuiltSnapshot, CommitError> {
         let metadata = &self.base.metadata;
-        let scratch = FileIO::new_with_memory();
-        let carried = self.carry(store, &scratch, limits).await?;
-        let mut objects = Vec::with_capacity(2);
+        let carried = self.carry(committer).await?;
+        let mut objects = Vec::with_capacity(3);
         let mut manifests = Vec::new();
-        if !self.files.is_empty() {
-            let location = format!(
-                "{}/metadata/{}-m0.avro",
-                metadata.location(),
-                self.attempt_id
-            );
-            manifests.push(
-                self.write_manifest(&scratch, &location, &carried.merged)
-                    .await?,
-            );
-            objects.push((location.clone(), read_scratch(&scratch, &location).await?));
+        let written = [(self.files.as_slice(), carried.hot), (&[], carried.merged)];
+        for (number, (files, existing)) in written.into_iter().enumerate() {
+            if files.is_empty() && existing.is_empty() {
+                continue;
+            }
+            let location = names::manifest(metadata.location(), &self.attempt_id, number);
+            let manifest = NewManifest {
+                base: self.base,
+                snapshot_id: self.snapshot_id,
+                location: location.clone(),
+                files,
+                existing,
+            };
+            let (manifest, bytes) = manifest.write().await?;
+            manifests.push(manifest);
+            objects.push((location, bytes));
         }
         manifests.extend(carried.kept);
 
-        let list = format!(
-            "{}/metadata/snap-{}-1-{}.avro",
-            metadata.location(),
-            self.snapshot_id,
-            self.attempt_id
-        );
+        let list = names::manifest_list(metadata.location(), self.snapshot_id, &self.attempt_id);
+        let scratch = FileIO::new_with_memory();
         let row_range = self.write_list(&scratch, &list, manifests).await?;
         objects.push((list.clone(), read_scratch(&scratch, &list).await?));
 
-        let metadata = self.metadata(list, row_range, limits)?;
+        let metadata = self.metadata(list, row_range, &committer.limits)?;
         Ok(BuiltSnapshot { metadata, objects })
     }
 
-    /// Reads the parent's manifest list and picks the manifest to merge with.
-    async fn carry(
-        &self,
-        store: &dyn ObjectStore,
-        scratch: &FileIO,
-        limits: &Limits,
-    ) -> Result<Carried, CommitError> {
-        let failed = CommitError::iceberg("reading manifests");
+    /// Reads the parent's manifest list, and the manifests that are written anew.
+    async fn carry(&self, committer: &Committer) -> Result<Carried, CommitError> {
+        let failed = CommitError::iceberg("reading a manifest list");
         let metadata = &self.base.metadata;
         let Some(parent) = metadata.current_snapshot() else {
-            return Ok(Carried {
-                kept: Vec::new(),
-                merged: Vec::new(),
-            });
+            return Ok(Carried::default());
         };
-        let bytes = fetch(store, &self.base.name, parent.manifest_list()).await?;
+        let bytes = committer
+            .read(&self.base.name, parent.manifest_list())
+            .await?;
         let list =
             ManifestList::parse_with_version(&bytes, metadata.format_version()).map_err(&failed)?;
-        let mut kept: Vec<ManifestFile> = list.consume_entries().into_iter().collect();
+        let list: Vec<ManifestFile> = list.consume_entries().into_iter().collect();
         // Row ids of v3 are inherited from a manifest: merging would change them.
-        if self.files.is_empty() || metadata.format_version() != FormatVersion::V2 {
-            return Ok(Carried {
-                kept,
-                merged: Vec::new(),
-            });
-        }
-        let Some(hot) = kept.iter().position(|manifest| is_hot(manifest, limits)) else {
-            return Ok(Carried {
-                kept,
-                merged: Vec::new(),
-            });
+        let choice = if self.files.is_empty() || metadata.format_version() != FormatVersion::V2 {
+            Choice::default()
+        } else {
+            choose(&list, &committer.limits)
         };
-        let manifest = kept.remove(hot);
-        let bytes = fetch(store, &self.base.name, &manifest.manifest_path).await?;
-        let output = scratch
-            .new_output(&manifest.manifest_path)
-            .map_err(&failed)?;
-        output.write(bytes).await.map_err(&failed)?;
-        let (entries, hot_metadata) = manifest
-            .load_manifest(scratch)
-            .await
-            .map_err(&failed)?
-            .into_parts();
-        // Of an older schema: left as it is, so that its bounds are never written by other types.
-        if hot_metadata.schema_id() != metadata.current_schema_id() {
-            kept.insert(hot, manifest);
-            return Ok(Carried {
-                kept,
-                merged: Vec::new(),
-            });
-        }
-        let merged = entries
-            .into_iter()
-            .filter(|entry| entry.is_alive())
-            .collect();
-        Ok(Carried { kept, merged })
-    }
-
-    async fn write_manifest(
-        &self,
-        scratch: &FileIO,
-        location: &str,
-        merged: &[ManifestEntryRef],
-    ) -> Result<ManifestFile, CommitError> {
-        let failed = CommitError::iceberg("writing a manifest");
-        let metadata = &self.base.metadata;
-        let schema = metadata.current_schema();
-        let spec =
-            metadata
-                .partition_spec_by_id(SPEC_ID)
-                .ok_or_else(|| CommitError::NoPartitionSpec {
-                    table: self.base.name.clone(),
-                })?;
-        let output = scratch.new_output(location).map_err(&failed)?;
-        let builder = ManifestWriterBuilder::new(
-            output,
-            Some(self.snapshot_id),
-            Arc::clone(schema),
-            spec.as_ref().clone(),
-        );
-        let mut writer = match metadata.format_version() {
-            FormatVersion::V1 | FormatVersion::V2 => builder.build_v2_data(),
-            FormatVersion::V3 => builder.build_v3_data(),
+        let read = |index: usize| {
+            let manifest = list.get(index);
+            async move {
+                let Some(manifest) = manifest else {
+                    return Ok(None);
+                };
+                let bytes = committer
+                    .read(&self.base.name, &manifest.manifest_path)
+                    .await?;
+                read_entries(self.base, manifest, bytes).await.map(Some)
+            }
         };
-        for file in &self.files {
-            // A negative sequence number is inherited from the commit.
-            writer
-                .add_file(self.data_file(file)?, -1)
-                .map_err(&failed)?;
-        }
-        for entry in merged {
-            let sequence_number = entry.sequence_number.unwrap_or(0);
-            writer
-                .add_existing_file(
-                    entry.data_file.clone(),
-                    entry.snapshot_id.unwrap_or(self.snapshot_id),
-                    sequence_number,
-                    Some(entry.file_sequence_number.unwrap_or(sequence_number)),
-                )
-                .map_err(&failed)?;
-        }
-        writer.write_manifest_file().await.map_err(&failed)
-    }
-
-    fn data_file(&self, file: &StagedFile) -> Result<DataFile, CommitError> {
-        let schema = self.base.metadata.current_schema();
-        file.to_data_file(schema, SPEC_ID)
-            .map_err(|error| match error {
-                table_file::FileError::UnknownField { field_id } => CommitError::ColumnDropped {
-                    table: self.base.name.clone(),
-                    column: self.name_in_any_schema(field_id),
-                    field_id,
-                },
-                other => CommitError::File {
-                    doing: "describing a staged file",
-                    source: Box::new(other),
-                },
-            })
-    }
-
-    fn name_in_any_schema(&self, field_id: i32) -> String {
-        let mut schemas = self.base.metadata.schemas_iter();
-        let name = schemas.find_map(|schema| schema.name_by_field_id(field_id).map(str::to_owned));
-        name.unwrap_or_else(|| "(unknown)".to_owned())
+        let hot = try_join_all(choice.hot.into_iter().map(read)).await?;
+        let merged = try_join_all(choice.merge.iter().copied().map(read)).await?;
+        let rewritten = |index: usize| choice.hot == Some(index) || choice.merge.contains(&index);
+        let kept = list.iter().enumerate();
+        Ok(Carried {
+            kept: kept
+                .filter(|(index, _)| !rewritten(*index))
+                .map(|(_, manifest)| manifest.clone())
+                .collect(),
+            hot: hot.into_iter().flatten().collect(),
+            merged: merged.into_iter().flatten().collect(),
+        })
     }
 
     /// Writes the manifest list. Gives the rows' range for a v3 table: first id, number of ids given.
@@ -287,12 +201,13 @@ impl Plan<'_> {
             None => snapshot.build(),
         };
         let expired = expired_snapshots(base, limits.snapshots_kept);
-        base.as_ref()
-            .clone()
-            .into_builder(Some(self.base.pointer.metadata_location.clone()))
+        let builder = self
+            .base
+            .builder()
             .set_branch_snapshot(snapshot, MAIN_BRANCH)
             .map_err(&failed)?
-            .remove_snapshots(&expired)
+            .remove_snapshots(&expired);
+        without_stale_statistics(builder, base, &expired)
             .set_properties(HashMap::from([(STATE_PROPERTY.to_owned(), state)]))
             .map_err(&failed)?
             .build()
@@ -346,21 +261,23 @@ impl Plan<'_> {
     }
 }
 
-/// Whether a manifest is still small enough to be merged with a commit's new entries.
-fn is_hot(manifest: &ManifestFile, limits: &Limits) -> bool {
-    let entries = [
-        manifest.added_files_count,
-        manifest.existing_files_count,
-        manifest.deleted_files_count,
-    ]
-    .into_iter()
-    .try_fold(0usize, |sum, count| {
-        Some(sum + usize::try_from(count?).ok()?)
-    });
-    manifest.content == ManifestContentType::Data
-        && manifest.partition_spec_id == SPEC_ID
-        && manifest.key_metadata.is_none()
-        && entries.is_some_and(|entries| entries < limits.manifest_entries_max)
+/// Lets go of statistics of snapshots that are gone: whoever computes some for each snapshot would make metadata grow.
+fn without_stale_statistics(
+    builder: TableMetadataBuilder,
+    metadata: &TableMetadata,
+    expired: &[i64],
+) -> TableMetadataBuilder {
+    let gone = |id: &i64| expired.contains(id) || metadata.snapshot_by_id(*id).is_none();
+    let table = metadata.statistics_iter().map(|file| file.snapshot_id);
+    let partitions = metadata
+        .partition_statistics_iter()
+        .map(|file| file.snapshot_id);
+    let builder = table
+        .filter(gone)
+        .fold(builder, TableMetadataBuilder::remove_statistics);
+    partitions
+        .filter(gone)
+        .fold(builder, TableMetadataBuilder::remove_partition_statistics)
 }
 
 /// Snapshots of the main branch beyond the newest `kept` (the one being made among them) that nothing else names.
@@ -411,14 +328,4 @@ pub(crate) fn ancestors(metadata: &TableMetadata, from: i64) -> impl Iterator<It
             .and_then(|parent| metadata.snapshot_by_id(parent))
     })
     .map(|snapshot| snapshot.snapshot_id())
-}
-
-async fn read_scratch(scratch: &FileIO, location: &str) -> Result<Bytes, CommitError> {
-    let failed = CommitError::iceberg("reading back a scratch file");
-    scratch
-        .new_input(location)
-        .map_err(&failed)?
-        .read()
-        .await
-        .map_err(&failed)
 }

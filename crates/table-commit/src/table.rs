@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use iceberg::TableCreation;
 use iceberg::spec::{FormatVersion, TableMetadata, TableMetadataBuilder};
 
@@ -15,6 +16,7 @@ use change_event::registration::FRESHNESS_DEFAULT_SECONDS;
 use change_event::{Clock, IdSource, SourceSchema, TopicRegistration};
 use object_io::{ObjectStore, VerifiedPut, failpoint, put_if_absent_verified};
 
+use crate::cache::ObjectCache;
 use crate::catalog::{Catalog, CreateOutcome, Pointer, TableName};
 use crate::chain::Chain;
 use crate::error::CommitError;
@@ -38,23 +40,33 @@ pub struct Limits {
     pub tries_max: u32,
     /// Snapshots kept in the metadata; older ones that no tag or branch names are expired by the commit.
     pub snapshots_kept: usize,
-    /// Entries from which a manifest is left alone instead of being merged with the next commit's.
+    /// Entries from which a manifest is full: the next commit's entries begin a new one.
     pub manifest_entries_max: usize,
+    /// Manifests of a tier that one commit merges into one of the next.
+    pub manifests_per_merge: usize,
+    /// Entries of a merged manifest: bounds the worst commit, as the bytes do.
+    pub merged_entries_max: usize,
+    /// Bytes of the manifests that one commit merges.
+    pub merged_bytes_max: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        // Measured over a thousand commits of one file: with 100 of both, the bytes written by a commit stay flat.
+        // Measured over ten thousand commits (docs/PERFORMANCE.md). Eight megabytes are what Iceberg's own writers aim at
+        // for a manifest; that many entries are merged in about a second.
         Self {
             intents_per_commit_max: 500,
             tries_max: 10,
             snapshots_kept: 100,
             manifest_entries_max: 100,
+            manifests_per_merge: 8,
+            merged_entries_max: 10_000,
+            merged_bytes_max: 8 << 20,
         }
     }
 }
 
-/// The protocol with its ports.
+/// The protocol with its ports. A clone shares what is kept in memory.
 #[derive(Debug, Clone)]
 pub struct Committer {
     pub(crate) store: Arc<dyn ObjectStore>,
@@ -62,6 +74,7 @@ pub struct Committer {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) ids: Arc<dyn IdSource>,
     pub(crate) limits: Limits,
+    pub(crate) cache: Arc<ObjectCache>,
 }
 
 /// A table as it was read.
@@ -145,6 +158,7 @@ impl Committer {
             clock,
             ids,
             limits: Limits::default(),
+            cache: Arc::default(),
         }
     }
 
@@ -169,7 +183,7 @@ impl Committer {
         let Some(pointer) = self.catalog.pointer(name).await? else {
             return Ok(None);
         };
-        let bytes = fetch(self.store.as_ref(), name, &pointer.metadata_location).await?;
+        let bytes = self.read(name, &pointer.metadata_location).await?;
         let metadata = decode(bytes, &pointer.metadata_location).await?;
         let state = TableState::of(name, &metadata)?;
         Ok(Some(LoadedTable {
@@ -178,6 +192,20 @@ impl Committer {
             metadata: Arc::new(metadata),
             state,
         }))
+    }
+
+    /// An object that table metadata names, which never changes: from memory if this process wrote or read it lately.
+    pub(crate) async fn read(
+        &self,
+        table: &TableName,
+        location: &str,
+    ) -> Result<Bytes, CommitError> {
+        if let Some(body) = self.cache.get(location) {
+            return Ok(body);
+        }
+        let body = fetch(self.store.as_ref(), table, location).await?;
+        self.cache.keep(location, body.clone());
+        Ok(body)
     }
 
     /// Like [`Committer::load`], for callers that need the table to be there.

@@ -14,7 +14,13 @@ use table_commit::{
 use crate::support::{NOW_MS, World, live_files, name, registration, schema, staged};
 
 /// Stages one file behind the chain's end: `rows` rows in one more offset each.
-async fn stage(world: &World, partition: u32, file: &str, rows: u64, version: u32) -> Frontier {
+pub(crate) async fn stage(
+    world: &World,
+    partition: u32,
+    file: &str,
+    rows: u64,
+    version: u32,
+) -> Frontier {
     let table = world.table().await;
     let chain = table.chain(partition);
     let tail = chain
@@ -43,7 +49,7 @@ async fn stage(world: &World, partition: u32, file: &str, rows: u64, version: u3
     after
 }
 
-async fn combine(world: &World) -> CombineOutcome {
+pub(crate) async fn combine(world: &World) -> CombineOutcome {
     world.committer.combine(&name()).await.unwrap()
 }
 
@@ -58,7 +64,7 @@ async fn world() -> World {
 }
 
 /// Another engine's commit: moves the pointer to metadata that it made of the current.
-async fn stranger(world: &World, change: impl FnOnce(TableMetadata) -> TableMetadata) {
+pub(crate) async fn stranger(world: &World, change: impl FnOnce(TableMetadata) -> TableMetadata) {
     let table = world.catalog.pointer(&name()).await.unwrap().unwrap();
     let key = |location: &str| location.strip_prefix("s3://lake/").unwrap().to_owned();
     let bytes = world

@@ -12,5 +12,6 @@
 
 mod commit;
 mod evolve;
+mod flat;
 mod race;
 mod support;
