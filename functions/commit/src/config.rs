@@ -14,6 +14,8 @@ pub struct Config {
     pub s3_path_style: bool,
     /// `FIRN_DDL_FUNCTION`: name of functions/ddl.
     pub ddl_function: String,
+    /// `FIRN_QUEUE_URL`: the queue that feeds this function.
+    pub queue_url: String,
     /// `FIRN_CONCURRENCY`: tables combined at a time (1 to 64, 8): more is faster and takes more memory.
     pub concurrency: usize,
 }
@@ -28,6 +30,7 @@ impl Config {
             bucket: environment.required("FIRN_BUCKET"),
             s3_path_style: environment.flag("FIRN_S3_PATH_STYLE"),
             ddl_function: environment.required("FIRN_DDL_FUNCTION"),
+            queue_url: environment.required("FIRN_QUEUE_URL"),
             concurrency: environment.number("FIRN_CONCURRENCY", CONCURRENCY, 1, 64),
         };
         environment.finish(config)

@@ -1,14 +1,20 @@
 //! One event: combine the tables it names, some at a time, and say which messages must come again.
+//!
+//! # Invariants
+//! - A message for a table that is not due becomes one message for when it is, so that many writers of a table make no more
+//!   commits than its freshness asks for. The sweep takes whatever is staged.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use change_event::{Clock, Disposition};
 use function_kit::ddl::DdlClient;
 use function_kit::failure::chain;
+use function_kit::pacing::{Step, remind};
 use function_kit::{
-    Deadline, Failure, InvokeError, Metric, Metrics, Registry, RegistryError, SqsBatchResponse,
+    Deadline, DelayedQueue, Failure, InvokeError, Metric, Metrics, Pacing, QueueError, Registry,
+    RegistryError, SqsBatchResponse,
 };
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
@@ -19,6 +25,9 @@ use crate::request::Request;
 /// Kept back from the deadline for the answer.
 const RESERVE_MS: i64 = 2_000;
 
+/// How long a registration is believed: it says which table a topic feeds, and the table says what counts.
+const REGISTRATION_MS: i64 = 300_000;
+
 /// The worlds that the function speaks to.
 #[derive(Debug)]
 pub struct Ports {
@@ -28,17 +37,37 @@ pub struct Ports {
     pub committer: Committer,
     /// functions/ddl.
     pub ddl: DdlClient,
+    /// The function's own queue.
+    pub queue: Arc<dyn DelayedQueue>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Counters.
     pub metrics: Metrics,
 }
 
-/// The function.
+/// The function, with what it keeps warm.
 #[derive(Debug)]
 pub struct Commit {
     ports: Ports,
     concurrency: usize,
+    topics: Mutex<HashMap<String, Known>>,
+}
+
+/// What is kept about a topic.
+#[derive(Debug, Clone)]
+struct Known {
+    table: TableName,
+    read_ms: i64,
+    pacing: Pacing,
+}
+
+/// Why a table is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// A message: combine it if it is due, else later.
+    Message,
+    /// The schedule: combine whatever is staged.
+    Sweep,
 }
 
 /// What the function answers.
@@ -75,6 +104,8 @@ enum TableError {
         #[source]
         source: InvokeError,
     },
+    #[error(transparent)]
+    Queue(#[from] QueueError),
     #[error("out of time")]
     OutOfTime,
 }
@@ -86,6 +117,7 @@ impl TableError {
             Self::Registry(error) => error.disposition(),
             Self::Commit(error) => error.disposition(),
             Self::Schema { source, .. } => source.disposition(),
+            Self::Queue(error) => error.disposition(),
             Self::OutOfTime => Disposition::Retry,
         }
     }
@@ -106,7 +138,11 @@ impl Commit {
     /// A function over these ports that combines `concurrency` tables at a time.
     #[must_use]
     pub fn new(ports: Ports, concurrency: usize) -> Self {
-        Self { ports, concurrency }
+        Self {
+            ports,
+            concurrency,
+            topics: Mutex::default(),
+        }
     }
 
     /// Answers one event.
@@ -118,7 +154,7 @@ impl Commit {
         match Request::parse(payload)? {
             Request::Messages(messages) => {
                 let topics = messages.keys().cloned().collect();
-                let ended = self.combine_all(topics, deadline).await;
+                let ended = self.combine_all(topics, Cause::Message, deadline).await;
                 Ok(Answer::Messages(response(messages, &ended)))
             }
             Request::Sweep => {
@@ -129,7 +165,7 @@ impl Commit {
                     .await
                     .map_err(|error| Failure::with_disposition(error.disposition(), &error))?;
                 Ok(Answer::Sweep(summary(
-                    &self.combine_all(topics, deadline).await,
+                    &self.combine_all(topics, Cause::Sweep, deadline).await,
                 )))
             }
         }
@@ -139,13 +175,14 @@ impl Commit {
     async fn combine_all(
         &self,
         topics: Vec<String>,
+        cause: Cause,
         deadline: Deadline,
     ) -> BTreeMap<String, Result<Drained, Disposition>> {
         let deadline = deadline.earlier(RESERVE_MS);
         stream::iter(topics)
             .map(|topic| async move {
                 let left = Duration::from_millis(deadline.remaining_ms(self.ports.clock.as_ref()));
-                let ended = tokio::time::timeout(left, self.combine(&topic))
+                let ended = tokio::time::timeout(left, self.combine(&topic, cause))
                     .await
                     .unwrap_or(Err(TableError::OutOfTime));
                 let ended = self.report(&topic, ended);
@@ -156,22 +193,76 @@ impl Commit {
             .await
     }
 
-    async fn combine(&self, topic: &str) -> Result<Drained, TableError> {
-        let Some(registration) = self.ports.registry.registration(topic).await? else {
+    async fn combine(&self, topic: &str, cause: Cause) -> Result<Drained, TableError> {
+        let clock = self.ports.clock.as_ref();
+        let Some(known) = self.known(topic).await? else {
             tracing::warn!(topic, "no agent announced this topic: passed over");
             return Ok(Drained::default());
         };
-        let name = TableName {
-            database: registration.lake_database.clone(),
-            table: registration.lake_table.clone(),
-        };
-        let evolve = async |version: u32| self.ports.ddl.request(topic, version).await.map(|_| ());
-        match self.ports.committer.drain(&name, evolve).await {
-            // Announced, and its first record has not come yet.
-            Err(DrainError::Commit(CommitError::NoTable { .. })) => Ok(Drained::default()),
-            Err(error) => Err(error.into()),
-            Ok(drained) => Ok(drained),
+        // It appears after now, so that it is for whatever this message is about.
+        if cause == Cause::Message && known.pacing.step(clock.now_ms()) == Step::Wait {
+            return Ok(Drained::default());
         }
+        let Some(table) = self.ports.committer.load(&known.table).await? else {
+            // Announced, and its first record has not come yet.
+            return Ok(Drained::default());
+        };
+        let freshness_ms = i64::from(table.freshness_seconds()) * 1000;
+        let left_ms = table.due_in_ms(clock.now_ms());
+        if cause == Cause::Message && left_ms > 0 {
+            self.look_again(topic, left_ms, freshness_ms).await?;
+            return Ok(Drained::default());
+        }
+        let evolve = async |version: u32| self.ports.ddl.request(topic, version).await.map(|_| ());
+        let drained = self.ports.committer.drain_from(table, evolve).await?;
+        if drained.conflict_count > 0 {
+            self.look_again(topic, freshness_ms, freshness_ms).await?;
+        }
+        Ok(drained)
+    }
+
+    /// Sends one message, for what is staged and not committed when the table is due next.
+    async fn look_again(
+        &self,
+        topic: &str,
+        left_ms: i64,
+        freshness_ms: i64,
+    ) -> Result<(), TableError> {
+        let (queue, clock) = (self.ports.queue.as_ref(), self.ports.clock.as_ref());
+        let appears_ms = remind(queue, clock, topic, left_ms).await?;
+        if let Some(known) = self.topics().get_mut(topic) {
+            known.pacing.saw(appears_ms, freshness_ms);
+            known.pacing.sent(appears_ms);
+        }
+        Ok(())
+    }
+
+    /// A topic that an agent announced.
+    async fn known(&self, topic: &str) -> Result<Option<Known>, TableError> {
+        let now_ms = self.ports.clock.now_ms();
+        let warm = self.topics().get(topic).cloned();
+        let young = |known: &Known| now_ms.saturating_sub(known.read_ms) < REGISTRATION_MS;
+        if let Some(known) = warm.as_ref().filter(|known| young(known)) {
+            return Ok(Some(known.clone()));
+        }
+        let Some(registration) = self.ports.registry.registration(topic).await? else {
+            self.topics().remove(topic);
+            return Ok(None);
+        };
+        let known = Known {
+            table: TableName {
+                database: registration.lake_database.clone(),
+                table: registration.lake_table.clone(),
+            },
+            read_ms: now_ms,
+            pacing: warm.map(|known| known.pacing).unwrap_or_default(),
+        };
+        self.topics().insert(topic.to_owned(), known.clone());
+        Ok(Some(known))
+    }
+
+    fn topics(&self) -> MutexGuard<'_, HashMap<String, Known>> {
+        self.topics.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn report(

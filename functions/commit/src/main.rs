@@ -7,6 +7,7 @@ use commit::{Commit, Config, Ports};
 use function_kit::ddl::DdlClient;
 use function_kit::invoke::LambdaInvoker;
 use function_kit::metric::Stdout;
+use function_kit::queue::SqsQueue;
 use function_kit::{Deadline, Environment, Metrics, Registry, aws, start};
 use glue_catalog::GlueCatalog;
 use object_io::{ObjectStore, S3Store};
@@ -30,6 +31,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         registry: Registry::new(store),
         committer,
         ddl: DdlClient::new(Arc::new(LambdaInvoker::new(&sdk)), config.ddl_function),
+        queue: Arc::new(SqsQueue::new(&sdk, config.queue_url)),
         clock: Arc::clone(&clock),
         metrics: Metrics::new("commit", Arc::clone(&clock), Arc::new(Stdout)),
     };

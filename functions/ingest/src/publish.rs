@@ -1,7 +1,7 @@
 //! After staging: see that what was staged gets into the table in time.
 //!
 //! A table that is due is combined here and now; for one that is not, one delayed message goes to functions/commit, so that
-//! the tail of a burst is as fresh as the rest.
+//! the tail of a burst is as fresh as the rest ([`function_kit::pacing`]).
 //!
 //! # Invariants
 //! - Nothing here can fail the batch: its slots are won, and the schedule of functions/commit sweeps.
@@ -10,12 +10,11 @@
 use std::time::Duration;
 
 use change_event::Disposition;
-use function_kit::ddl::CombineRequest;
 use function_kit::failure::chain;
-use function_kit::queue::DELAY_MAX_SECONDS;
+use function_kit::pacing::{Step, remind};
 use function_kit::{Deadline, InvokeError, Metric};
 use object_io::failpoint;
-use table_commit::{DrainError, Drained};
+use table_commit::{DrainError, Drained, LoadedTable};
 
 use crate::error::StageError;
 use crate::failpoints::AFTER_INLINE_COMBINE;
@@ -28,40 +27,8 @@ const COMBINE_MS: u64 = 10_000;
 /// After a combine that failed, functions/commit tries no later than this.
 const RETRY_SECONDS_MAX: u32 = 30;
 
-/// What is known about when a table is due.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Pacing {
-    /// When it is due next, in milliseconds, as far as this process knows; unknown before the first look.
-    due_ms: Option<i64>,
-    /// A message is under way that appears then.
-    message_ms: Option<i64>,
-}
-
-/// What is to be done now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
-    /// Look at the table: it may be due.
-    Look,
-    /// Send a message that appears after this.
-    Message { delay_ms: i64 },
-    /// A message is under way.
-    Wait,
-}
-
-impl Pacing {
-    fn step(&self, now_ms: i64) -> Step {
-        match self.due_ms {
-            None => Step::Look,
-            Some(due_ms) if due_ms <= now_ms => Step::Look,
-            Some(due_ms) => match self.message_ms {
-                Some(message_ms) if message_ms > now_ms => Step::Wait,
-                _ => Step::Message {
-                    delay_ms: due_ms - now_ms,
-                },
-            },
-        }
-    }
-}
+/// A table that was due for this long, though messages were sent, is combined here: functions/commit does not do it.
+const OVERDUE_MS: i64 = 10_000;
 
 /// What a look at the table led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,13 +48,14 @@ pub(crate) async fn publish(ports: &Ports, topic: &Topic, deadline: Deadline) {
     match step {
         Step::Wait => {}
         Step::Message { delay_ms } => send(ports, topic, delay_ms).await,
-        Step::Look => {
+        Step::Look | Step::Check => {
+            let patience_ms = if step == Step::Check { OVERDUE_MS } else { 0 };
             let left = deadline.remaining_ms(clock);
             let looked = if left < COMBINE_MS {
                 Err(StageError::OutOfTime)
             } else {
                 let limit = Duration::from_millis(left);
-                tokio::time::timeout(limit, look(ports, topic))
+                tokio::time::timeout(limit, look(ports, topic, patience_ms))
                     .await
                     .unwrap_or(Err(StageError::OutOfTime))
             };
@@ -107,24 +75,24 @@ pub(crate) async fn publish(ports: &Ports, topic: &Topic, deadline: Deadline) {
     }
 }
 
-/// Reads the table and combines it if it is due. Afterwards the pacing says when it is due next.
-async fn look(ports: &Ports, topic: &Topic) -> Result<Looked, StageError> {
+/// Reads the table and combines it if it has been due for `patience_ms`.
+async fn look(ports: &Ports, topic: &Topic, patience_ms: i64) -> Result<Looked, StageError> {
     let Some(table) = topic.reload(ports).await? else {
         return Ok(Looked::NoTable);
     };
+    let freshness_ms = i64::from(table.freshness_seconds()) * 1000;
     let now_ms = ports.clock.now_ms();
-    let left_ms = table.due_in_ms(now_ms);
-    if left_ms > 0 {
-        *topic.pacing() = Pacing {
-            due_ms: Some(now_ms + left_ms),
-            message_ms: None,
-        };
+    if table.due_in_ms(now_ms - patience_ms) > 0 {
+        let left_ms = table.due_in_ms(now_ms);
+        topic.pacing().saw(now_ms + left_ms, freshness_ms);
         return Ok(Looked::DueIn(left_ms));
     }
     let name = &topic.registration.topic;
     let evolve = async |version: u32| ports.ddl.request(name, version).await.map(|_| ());
-    let drained: Result<Drained, DrainError<InvokeError>> =
-        ports.committer.drain(&topic.table_name(), evolve).await;
+    let drained: Result<Drained, DrainError<InvokeError>> = ports
+        .committer
+        .drain_from(LoadedTable::clone(&table), evolve)
+        .await;
     let drained = drained.map_err(|error| match error {
         DrainError::Commit(error) => StageError::Commit(error),
         DrainError::Schema { source, .. } => StageError::Ddl(source),
@@ -137,38 +105,22 @@ async fn look(ports: &Ports, topic: &Topic) -> Result<Looked, StageError> {
             (Metric::ConflictsTotal, drained.conflict_count),
         ],
     );
-    let next_ms = ports.clock.now_ms() + i64::from(table.freshness_seconds()) * 1000;
-    *topic.pacing() = Pacing {
-        due_ms: Some(next_ms),
-        message_ms: None,
-    };
+    let next_ms = ports.clock.now_ms() + freshness_ms;
+    topic.pacing().saw(next_ms, freshness_ms);
+    if drained.conflict_count > 0 && freshness_ms > 0 {
+        // Another was first, and may have left something.
+        return Ok(Looked::DueIn(freshness_ms));
+    }
     Ok(Looked::Combined)
 }
 
 async fn send(ports: &Ports, topic: &Topic, delay_ms: i64) {
-    // Rounded up, because a message that comes early makes a snapshot more than the freshness asks for. What the queue can
-    // not delay for so long comes early all the same, and the next batch sends the next one.
-    let seconds = u32::try_from(delay_ms.max(0).saturating_add(999) / 1000)
-        .unwrap_or(u32::MAX)
-        .min(DELAY_MAX_SECONDS);
-    let request = CombineRequest {
-        topic: topic.registration.topic.clone(),
-    };
-    let body = match serde_json::to_string(&request) {
-        Ok(body) => body,
-        Err(error) => {
-            tracing::warn!(%error, "message not written");
-            return;
-        }
-    };
-    match ports.queue.send(&body, seconds).await {
-        Ok(()) => {
-            let appears_ms = ports.clock.now_ms() + i64::from(seconds) * 1000;
-            topic.pacing().message_ms = Some(appears_ms);
-        }
+    let name = &topic.registration.topic;
+    match remind(ports.queue.as_ref(), ports.clock.as_ref(), name, delay_ms).await {
+        Ok(appears_ms) => topic.pacing().sent(appears_ms),
         Err(error) => {
             let cause = chain(&error);
-            tracing::warn!(topic = %topic.registration.topic, cause, "message not sent: the schedule will commit");
+            tracing::warn!(topic = %name, cause, "message not sent: the schedule will commit");
         }
     }
 }
@@ -193,30 +145,5 @@ fn report(ports: &Ports, topic: &Topic, error: &StageError) {
                 .metrics
                 .count(name, &[(Metric::CombineFailuresTotal, 1)]);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_message_is_sent_for_each_time_the_table_is_due() {
-        let mut pacing = Pacing::default();
-        assert_eq!(pacing.step(1_000), Step::Look);
-        pacing.due_ms = Some(5_000);
-        assert_eq!(pacing.step(1_000), Step::Message { delay_ms: 4_000 });
-        pacing.message_ms = Some(5_000);
-        assert_eq!(pacing.step(4_999), Step::Wait);
-        assert_eq!(pacing.step(5_000), Step::Look);
-    }
-
-    #[test]
-    fn table_that_is_always_due_is_always_looked_at() {
-        let pacing = Pacing {
-            due_ms: Some(7),
-            message_ms: None,
-        };
-        assert_eq!(pacing.step(7), Step::Look);
     }
 }

@@ -10,11 +10,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use change_event::{SourceSchema, TopicRegistration};
+use function_kit::Pacing;
 use table_commit::{Chain, Frontier, LoadedTable, TableName};
 
 use crate::error::StageError;
 use crate::ports::Ports;
-use crate::publish::Pacing;
 
 /// How long a registration is believed. Partitions and freshness change rarely, and a table read tells more.
 const REGISTRATION_MS: i64 = 300_000;

@@ -44,8 +44,6 @@ function environment(
   const variables: Record<string, string> = { FIRN_BUCKET: places.bucketName, RUST_LOG: settings.logFilter };
   if (name === 'ingest' || name === 'commit') {
     variables.FIRN_DDL_FUNCTION = functionName('ddl');
-  }
-  if (name === 'ingest') {
     variables.FIRN_QUEUE_URL = places.queueUrl;
   }
   if (name === 'mapping') {

@@ -43,11 +43,12 @@ export function grantAll(functions: FirnFunctions, settings: Settings, places: P
   allow(functions.ingest, ['lambda:InvokeFunction'], [ddl]);
   allow(functions.ingest, ['sqs:SendMessage'], [places.queueArn]);
 
-  // Reads intents, and writes metadata about files that are there already.
+  // Reads intents, and writes metadata about files that are there already; looks again later at what is not due.
   allow(functions.commit, ['s3:GetObject'], [...objects('control/'), metadata]);
   allow(functions.commit, ['s3:PutObject'], [metadata]);
   allow(functions.commit, ['glue:GetTable', 'glue:UpdateTable'], glue);
   allow(functions.commit, ['lambda:InvokeFunction'], [ddl]);
+  allow(functions.commit, ['sqs:SendMessage'], [places.queueArn]);
 
   // The only one that makes a table.
   allow(functions.ddl, ['s3:GetObject'], [...objects('control/registry/', 'control/schema/'), metadata]);

@@ -20,6 +20,6 @@ mod topic;
 mod world;
 
 pub use lake::Row;
-pub use ports::{CountingStore, InProcess, MemoryQueue, Requests};
+pub use ports::{CountingStore, InProcess, MemoryQueue};
 pub use topic::{TopicWriter, column, event, schema};
 pub use world::{NOW_MS, World, minutes};

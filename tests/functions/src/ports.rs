@@ -8,40 +8,30 @@ use bytes::Bytes;
 use ddl::Ddl;
 use function_kit::{DelayedQueue, FunctionInvoker, InvokeError, QueueError};
 use object_io::{ObjectError, ObjectStore, PutOutcome};
-
-/// Requests to a store so far.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Requests {
-    /// Reads.
-    pub gets: u32,
-    /// Writes, conditional or not.
-    pub puts: u32,
-    /// Listings.
-    pub lists: u32,
-}
+use test_kit::{Meter, MeteredStore, Requests};
 
 /// A store that counts its requests, and refuses keys on demand.
 #[derive(Debug)]
 pub struct CountingStore {
-    inner: Arc<dyn ObjectStore>,
-    requests: Mutex<Requests>,
+    inner: MeteredStore,
+    meter: Arc<Meter>,
     refused: Mutex<Option<String>>,
 }
 
 impl CountingStore {
     /// A store over `inner`.
     #[must_use]
-    pub fn new(inner: Arc<dyn ObjectStore>) -> Self {
+    pub fn new(inner: Arc<dyn ObjectStore>, meter: Arc<Meter>) -> Self {
         Self {
-            inner,
-            requests: Mutex::default(),
+            inner: MeteredStore::new(inner, Arc::clone(&meter)),
+            meter,
             refused: Mutex::default(),
         }
     }
 
-    /// Gives the count and begins anew.
+    /// Gives the count of the store's and the catalog's requests and begins anew.
     pub fn take(&self) -> Requests {
-        std::mem::take(&mut *self.requests.lock().unwrap())
+        self.meter.take()
     }
 
     /// From now on every request whose key holds `part` gets no answer.
@@ -68,25 +58,21 @@ impl ObjectStore for CountingStore {
     }
 
     async fn get(&self, key: &str) -> Result<Option<Bytes>, ObjectError> {
-        self.requests.lock().unwrap().gets += 1;
         self.check("get", key)?;
         self.inner.get(key).await
     }
 
     async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<PutOutcome, ObjectError> {
-        self.requests.lock().unwrap().puts += 1;
         self.check("put", key)?;
         self.inner.put_if_absent(key, body).await
     }
 
     async fn put(&self, key: &str, body: Bytes) -> Result<(), ObjectError> {
-        self.requests.lock().unwrap().puts += 1;
         self.check("put", key)?;
         self.inner.put(key, body).await
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<String>, ObjectError> {
-        self.requests.lock().unwrap().lists += 1;
         self.inner.list(prefix).await
     }
 

@@ -16,7 +16,7 @@ use ingest::Ingest;
 use object_io::{MemoryStore, ObjectStore};
 use serde_json::Value;
 use table_commit::{Catalog, Committer, LoadedTable, TableName};
-use test_kit::{ManualClock, MemoryCatalog, SeededIds};
+use test_kit::{ManualClock, MemoryCatalog, Meter, MeteredCatalog, SeededIds};
 
 use crate::lake::{self, Row};
 use crate::ports::{CountingStore, InProcess, MemoryQueue};
@@ -46,6 +46,7 @@ pub struct World {
     pub metrics: MemoryLines,
     /// The protocol, for a look at tables.
     pub committer: Committer,
+    metered: Arc<MeteredCatalog>,
     catalog: Arc<MemoryCatalog>,
     ids: Arc<SeededIds>,
 }
@@ -54,36 +55,43 @@ impl World {
     /// An empty deployment.
     #[must_use]
     pub fn new() -> Self {
-        let store = Arc::new(CountingStore::new(Arc::new(MemoryStore::new("lake"))));
+        let meter = Arc::new(Meter::default());
+        let store = Arc::new(CountingStore::new(
+            Arc::new(MemoryStore::new("lake")),
+            Arc::clone(&meter),
+        ));
         let clock = Arc::new(ManualClock::new(NOW_MS));
         let ids = Arc::new(SeededIds::new(7));
         let metrics = MemoryLines::default();
         let catalog = Arc::new(MemoryCatalog::default());
-        let committer = Committer::new(
-            Arc::clone(&store) as Arc<dyn ObjectStore>,
+        let metered = Arc::new(MeteredCatalog::new(
             Arc::clone(&catalog) as Arc<dyn Catalog>,
-            Arc::clone(&clock) as Arc<dyn Clock>,
-            Arc::clone(&ids) as Arc<dyn IdSource>,
-        );
+            meter,
+        ));
+        let committer = || {
+            Committer::new(
+                Arc::clone(&store) as Arc<dyn ObjectStore>,
+                Arc::clone(&metered) as Arc<dyn Catalog>,
+                Arc::clone(&clock) as Arc<dyn Clock>,
+                Arc::clone(&ids) as Arc<dyn IdSource>,
+            )
+        };
         let registry = Registry::new(Arc::clone(&store) as Arc<dyn ObjectStore>);
         let ddl_metrics = Metrics::new(
             "ddl",
             Arc::clone(&clock) as Arc<dyn Clock>,
             Arc::new(metrics.clone()),
         );
-        let ddl = Arc::new(InProcess::new(Ddl::new(
-            registry,
-            committer.clone(),
-            ddl_metrics,
-        )));
+        let ddl = Arc::new(InProcess::new(Ddl::new(registry, committer(), ddl_metrics)));
         let queue = Arc::new(MemoryQueue::default());
         Self {
+            committer: committer(),
             store,
             clock,
             queue,
             ddl,
             metrics,
-            committer,
+            metered,
             catalog,
             ids,
         }
@@ -132,7 +140,7 @@ impl World {
         let ports = ingest::Ports {
             registry: Registry::new(Arc::clone(&store)),
             store,
-            committer: self.committer.clone(),
+            committer: self.cold_committer(),
             ddl: self.ddl_client(),
             queue: Arc::clone(&self.queue) as Arc<dyn DelayedQueue>,
             clock: Arc::clone(&clock),
@@ -142,21 +150,43 @@ impl World {
         Ingest::new(ports, 4)
     }
 
-    /// functions/commit, answering one event.
-    pub async fn commit(&self, payload: &str) -> Answer {
+    /// functions/commit, cold.
+    #[must_use]
+    pub fn committing(&self) -> Commit {
         let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
         let ports = commit::Ports {
             registry: Registry::new(Arc::clone(&self.store) as Arc<dyn ObjectStore>),
-            committer: self.committer.clone(),
+            committer: self.cold_committer(),
             ddl: self.ddl_client(),
+            queue: Arc::clone(&self.queue) as Arc<dyn DelayedQueue>,
             clock: Arc::clone(&clock),
             metrics: Metrics::new("commit", clock, Arc::new(self.metrics.clone())),
         };
-        let deadline = self.deadline(minutes(5));
         Commit::new(ports, 4)
+    }
+
+    /// functions/commit, cold, answering one event.
+    pub async fn commit(&self, payload: &str) -> Answer {
+        self.commit_by(&self.committing(), payload).await
+    }
+
+    /// A function answers one event.
+    pub async fn commit_by(&self, function: &Commit, payload: &str) -> Answer {
+        let deadline = self.deadline(minutes(5));
+        function
             .handle(payload.as_bytes(), deadline)
             .await
             .expect("an answer")
+    }
+
+    /// A process of its own keeps nothing warm of another's.
+    fn cold_committer(&self) -> Committer {
+        Committer::new(
+            Arc::clone(&self.store) as Arc<dyn ObjectStore>,
+            Arc::clone(&self.metered) as Arc<dyn Catalog>,
+            Arc::clone(&self.clock) as Arc<dyn Clock>,
+            Arc::clone(&self.ids) as Arc<dyn IdSource>,
+        )
     }
 
     fn ddl_client(&self) -> DdlClient {

@@ -41,6 +41,7 @@ async fn messages_of_one_table_make_one_snapshot_and_a_silent_table_comes_again(
     world
         .deliver(&ingest, &[agent.insert(2, "b"), other.insert(2, "b")])
         .await;
+    world.clock.advance_ms(3_600_000);
     let before = world.sum(Metric::CommitsTotal);
     world.store.silence(Some("public__items/metadata"));
     let event = messages(&[
@@ -58,6 +59,33 @@ async fn messages_of_one_table_make_one_snapshot_and_a_silent_table_comes_again(
         [""; 0]
     );
     assert_eq!(world.ids_in("items").await, ["1", "2"]);
+}
+
+#[tokio::test]
+async fn message_for_a_table_that_is_not_due_becomes_one_for_when_it_is() {
+    let world = World::new();
+    let topic = world.announce("orders", 1, 60).await;
+    let mut agent = TopicWriter::new(&topic, 0);
+    let ingest = world.ingest();
+    for id in [1, 2] {
+        world.deliver(&ingest, &[agent.insert(id, "a")]).await;
+    }
+    world.queue.take();
+    world.clock.advance_ms(20_000);
+    let commit = world.committing();
+    for _ in 0..3 {
+        let answer = world.commit_by(&commit, &messages(&[("1", &topic)])).await;
+        assert_eq!(failed(&answer), [""; 0]);
+    }
+    assert_eq!(
+        world.queue.take(),
+        [(format!("{{\"topic\":\"{topic}\"}}"), 40)]
+    );
+    assert_eq!(world.ids_in("orders").await, ["1"]);
+    world.clock.advance_ms(40_000);
+    world.commit_by(&commit, &messages(&[("1", &topic)])).await;
+    assert_eq!(world.ids_in("orders").await, ["1", "2"]);
+    assert_eq!(world.queue.take(), []);
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use change_event::{Lsn, Position, RecordKind};
 use function_kit::Metric;
-use functions::{Requests, TopicWriter, World};
+use functions::{TopicWriter, World};
 use object_io::ObjectStore as _;
 use serde_json::json;
 use table_file::{ChangeBatch, ChangeRow, CopyAnnouncement, RowImage, encode};
@@ -29,30 +29,6 @@ async fn records_become_rows_in_order() {
     assert!(rows[0]["_pos"] < rows[1]["_pos"]);
     assert_eq!(world.sum(Metric::RowsTotal), 2);
     assert_eq!(world.sum(Metric::CommitsTotal), 1);
-}
-
-#[tokio::test]
-async fn warm_batch_costs_two_puts_and_no_get() {
-    let world = World::new();
-    let topic = world.announce("orders", 1, 60).await;
-    let mut agent = TopicWriter::new(&topic, 0);
-    let ingest = world.ingest();
-    assert_eq!(world.deliver(&ingest, &[agent.insert(1, "a")]).await, []);
-    world.store.take();
-    assert_eq!(
-        world
-            .deliver(&ingest, &[agent.insert(2, "b"), agent.insert(3, "c")])
-            .await,
-        []
-    );
-    assert_eq!(
-        world.store.take(),
-        Requests {
-            gets: 0,
-            puts: 2,
-            lists: 0
-        }
-    );
 }
 
 #[tokio::test]
