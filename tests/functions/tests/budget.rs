@@ -41,7 +41,7 @@ async fn warm_batch_costs_two_puts_and_nothing_else() {
 async fn warm_commit_costs_at_most_four_puts_two_catalog_calls_and_a_get_per_slot_and_partition() {
     for partitions in [1, 3, 8] {
         let world = World::new();
-        let topic = world.announce("orders", partitions, 60).await;
+        let topic = world.announce("orders", partitions, 1).await;
         let mut agents: Vec<TopicWriter> = (0..partitions)
             .map(|partition| TopicWriter::new(&topic, partition))
             .collect();
@@ -51,14 +51,20 @@ async fn warm_commit_costs_at_most_four_puts_two_catalog_calls_and_a_get_per_slo
             let mut slots = 0;
             let inline = world.sum(Metric::CommitsTotal);
             for (agent, number) in agents.iter_mut().zip(0..) {
-                // Some partitions have none, some two.
-                for _ in 0..(round + number) % 3 {
+                // Some partitions have none, some two. The first has always one, and two at first: a table that had nothing
+                // under way when it became due is committed inline by the next batch.
+                let count = match number {
+                    0 => 1 + u64::from(round == 0),
+                    _ => (round + number) % 3,
+                };
+                for _ in 0..count {
                     assert_eq!(world.deliver(&ingest, &[agent.insert(1, "a")]).await, []);
                     slots += 1;
                 }
             }
             world.queue.take();
-            world.clock.advance_ms(60_000);
+            // All within the five minutes for which a registration is believed.
+            world.clock.advance_ms(1_000);
             let before = world.sum(Metric::CommitsTotal);
             world.store.take();
             world.commit_by(&commit, &message(&topic)).await;
