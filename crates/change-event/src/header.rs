@@ -11,6 +11,8 @@
 //! ```
 //! Integers are big-endian.
 
+use std::fmt;
+
 use crate::position::{Position, PositionError};
 
 /// Name of the Kafka header.
@@ -61,6 +63,13 @@ pub struct Predecessor {
     pub epoch: u64,
     /// Its dense number in that epoch.
     pub pseq: u64,
+}
+
+/// `EPOCH:NUMBER`.
+impl fmt::Display for Predecessor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.epoch, self.pseq)
+    }
 }
 
 /// The header of one record.

@@ -35,7 +35,9 @@ pub enum DropReason {
 /// A record is missing: nothing behind it may be taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gap {
-    /// Offset of the record that showed it.
+    /// Topic incarnation of the record that showed it.
+    pub incarnation: u32,
+    /// Offset of that record.
     pub offset: i64,
     /// Epoch and number of the last accepted record.
     pub covered: Predecessor,
@@ -87,10 +89,7 @@ pub fn judge(frontier: &Frontier, record: &RecordIdentity) -> Verdict {
         };
     }
     // 2. Coverage by offset.
-    let covered = Predecessor {
-        epoch: frontier.epoch,
-        pseq: frontier.pseq,
-    };
+    let covered = frontier.last_record();
     let found = Predecessor {
         epoch: header.epoch,
         pseq: header.pseq,
@@ -108,6 +107,7 @@ pub fn judge(frontier: &Frontier, record: &RecordIdentity) -> Verdict {
     }
     // 4. Continuity.
     let gap = Gap {
+        incarnation: header.topic_incarnation,
         offset: record.offset,
         covered,
         found,

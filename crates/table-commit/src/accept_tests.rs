@@ -116,6 +116,7 @@ fn rule_4_same_epoch_must_be_dense() {
     assert_eq!(
         gap,
         Verdict::Gap(Gap {
+            incarnation: 2,
             offset: 12,
             covered,
             found,

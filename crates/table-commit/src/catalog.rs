@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use change_event::Disposition;
+use change_event::{Disposition, TopicRegistration};
 use iceberg::spec::TableMetadata;
 
 /// Name of a table in the catalog.
@@ -21,6 +21,17 @@ pub struct TableName {
     pub database: String,
     /// Table.
     pub table: String,
+}
+
+impl TableName {
+    /// The table that a topic feeds.
+    #[must_use]
+    pub fn of(registration: &TopicRegistration) -> Self {
+        Self {
+            database: registration.lake_database.clone(),
+            table: registration.lake_table.clone(),
+        }
+    }
 }
 
 impl fmt::Display for TableName {

@@ -45,11 +45,15 @@ pub struct Walk {
 }
 
 impl Chain {
-    /// Key of the slot that follows a frontier.
+    /// Key of the slot that follows a frontier. In one incarnation, keys sort as the slots follow each other.
     #[must_use]
     pub fn slot_key(&self, tail: &Frontier) -> String {
+        let accepted = match tail.gaps_accepted {
+            0 => String::new(),
+            count => format!("-{count:05}"),
+        };
         format!(
-            "control/i/{}/{}/{:010}/{:05}/{:020}",
+            "control/i/{}/{}/{:010}/{:05}/{:020}{accepted}",
             self.table_uuid, self.topic, tail.incarnation, self.partition, tail.offset
         )
     }
@@ -128,12 +132,14 @@ impl Chain {
 fn parse(key: &str, tail: &Frontier, body: &[u8]) -> Result<Intent, CommitError> {
     let intent = Intent::from_bytes(key, body)?;
     let after = &intent.after;
+    let accepts = u32::from(intent.accepted_gap.is_some());
     let forward = if intent.closed {
         after.incarnation > tail.incarnation
     } else {
-        after.incarnation == tail.incarnation && after.offset > tail.offset
+        after.incarnation == tail.incarnation && after.offset + i64::from(accepts) > tail.offset
     };
-    if forward && intent.start == tail.offset && intent.end == after.offset {
+    let counted = after.gaps_accepted == tail.gaps_accepted + accepts;
+    if forward && counted && intent.start == tail.offset && intent.end == after.offset {
         Ok(intent)
     } else {
         Err(CommitError::BrokenChain {

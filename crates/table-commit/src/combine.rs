@@ -12,6 +12,7 @@ use futures_util::future::try_join_all;
 use crate::catalog::{SwapOutcome, TableName};
 use crate::chain::Walk;
 use crate::error::CommitError;
+use crate::gap;
 use crate::metadata_file::uuid_of;
 use crate::publish::Race;
 use crate::snapshot::Plan;
@@ -182,6 +183,7 @@ impl Committer {
             base: table,
             files: staged.intents().flat_map(|intent| &intent.files).collect(),
             state,
+            acts: staged.intents().filter_map(gap::act_of).collect(),
             snapshot_id,
             attempt_id: uuid_of(&self.ids.next_id()).to_string(),
             timestamp_ms,

@@ -4,6 +4,7 @@ use change_event::Disposition;
 use object_io::ObjectError;
 
 use crate::catalog::{CatalogError, TableName};
+use crate::rollback::Head;
 
 /// Why a table operation did not come to its end.
 #[derive(Debug, thiserror::Error)]
@@ -54,12 +55,29 @@ pub enum CommitError {
         /// Prefix of the bucket.
         uri_prefix: String,
     },
+    /// The table's state does not have the partition.
+    #[error("{table}: partition {partition} is not registered; see the topic's registration")]
+    NotRegistered {
+        /// The table.
+        table: TableName,
+        /// The partition.
+        partition: u32,
+    },
     /// A slot holds what is no intent.
     #[error(
         "{key} holds no intent that this version can read; see who wrote it, nothing of it is applied"
     )]
     MalformedIntent {
         /// Key of the slot.
+        key: String,
+        /// What was wrong.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A control object holds what this version cannot read.
+    #[error("{key} cannot be read; see what wrote it")]
+    MalformedAnswer {
+        /// Its key.
         key: String,
         /// What was wrong.
         #[source]
@@ -81,7 +99,7 @@ pub enum CommitError {
     },
     /// The state in the table's properties cannot be read.
     #[error(
-        "{table}: property firn.state cannot be read; restore it from the summary of the newest snapshot that has it"
+        "{table}: property firn.state cannot be read; see what `firn adopt {table}` would write"
     )]
     MalformedState {
         /// The table.
@@ -92,23 +110,24 @@ pub enum CommitError {
     },
     /// The table has snapshots but no state of ours: nobody knows how far it is.
     #[error(
-        "{table} has snapshots but no property firn.state; restore it from the summary of the newest snapshot that has it, or drop the table to load it anew"
+        "{table} has snapshots but no property firn.state; see what `firn adopt {table}` would write"
     )]
     NoState {
         /// The table.
         table: TableName,
     },
-    /// The table's head is not a descendant of our last snapshot: somebody rolled the table back.
+    /// The table's head is not of the history of our last snapshot: somebody moved it.
     #[error(
-        "{table} was rolled back: snapshot {state_snapshot_id} of its state is no ancestor of its head; roll it forward again, or see docs/operations.md, \"A table halts\""
+        "{table} was rolled back: snapshot {state} of its state is no ancestor of its head {head}; see what \
+         `firn rollback accept {table}` or `firn rollback replay {table}` would do, or set the head back"
     )]
     RolledBack {
         /// The table.
         table: TableName,
         /// The snapshot that the state names.
-        state_snapshot_id: i64,
+        state: Head,
         /// The head now.
-        head_snapshot_id: Option<i64>,
+        head: Head,
     },
     /// The table is not the one that this topic feeds.
     #[error(
@@ -188,9 +207,11 @@ impl CommitError {
             | Self::Iceberg { .. }
             | Self::File { .. }
             | Self::NoTable { .. }
+            | Self::NotRegistered { .. }
             | Self::MissingObject { .. }
             | Self::ForeignLocation { .. }
             | Self::MalformedIntent { .. }
+            | Self::MalformedAnswer { .. }
             | Self::BrokenChain { .. }
             | Self::MalformedState { .. }
             | Self::NoState { .. }

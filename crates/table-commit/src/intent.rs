@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use table_file::StagedFile;
 
 use crate::error::CommitError;
+use crate::gap::AcceptedGap;
 use crate::state::Frontier;
 
 /// Format of an intent.
@@ -38,6 +39,9 @@ pub struct Intent {
     pub created_ms: i64,
     /// Nothing follows in this incarnation: the chain goes on in the incarnation of `after`.
     pub closed: bool,
+    /// No batch, but an operator's acceptance of a gap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted_gap: Option<AcceptedGap>,
 }
 
 impl Intent {
@@ -65,6 +69,7 @@ impl Intent {
             files,
             created_ms,
             closed: false,
+            accepted_gap: None,
         }
     }
 
@@ -74,6 +79,16 @@ impl Intent {
         let after = tail.reopened(incarnation);
         Self {
             closed: true,
+            ..Self::new(id, tail, &after, Vec::new(), created_ms)
+        }
+    }
+
+    /// The intent by which an operator takes the chain over a gap, to just before the record that showed it.
+    #[must_use]
+    pub fn accepting(id: String, tail: &Frontier, gap: AcceptedGap, created_ms: i64) -> Self {
+        let after = gap.place.behind(tail);
+        Self {
+            accepted_gap: Some(gap),
             ..Self::new(id, tail, &after, Vec::new(), created_ms)
         }
     }

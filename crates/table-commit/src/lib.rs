@@ -1,7 +1,8 @@
 //! The commit protocol: batches are staged in chains of intents, and combined into one Iceberg snapshot at a time.
 //!
 //! Flow: ingest: [`Committer::ensure_table`] -> [`Chain::walk`] -> [`judge`] -> Parquet -> [`Chain::win`] -> acknowledge;
-//! commit: [`Committer::combine`]; ddl: [`Committer::evolve`].
+//! commit: [`Committer::combine`]; ddl: [`Committer::evolve`]. What stops for good is led out by an operator: [`gap`],
+//! [`recopy`], [`rollback`], [`adopt`], looked at by [`inspect`] and written down in [`act`].
 //!
 //! # Invariants
 //! - Progress is written in the same metadata as the data it covers ([`state`]).
@@ -9,6 +10,8 @@
 //! - The core knows ports only: [`object_io::ObjectStore`] and [`Catalog`]; time and ids are passed in.
 
 pub mod accept;
+pub mod act;
+pub mod adopt;
 mod cache;
 pub mod catalog;
 pub mod chain;
@@ -17,17 +20,23 @@ mod drain;
 mod error;
 mod evolve;
 pub mod failpoints;
+pub mod gap;
+pub mod inspect;
 pub mod intent;
 mod manifest_file;
 mod manifests;
 mod metadata_file;
 mod names;
 mod publish;
+pub mod recopy;
+pub mod rollback;
 mod snapshot;
 pub mod state;
 mod table;
 
 pub use accept::{DropReason, Gap, RecordIdentity, Verdict, judge};
+pub use act::{Act, ActKind, Operator};
+pub use adopt::AdoptOutcome;
 pub use catalog::{
     Catalog, CatalogError, CreateOutcome, Pointer, PointerVersion, SwapOutcome, TableName,
 };
@@ -35,6 +44,9 @@ pub use chain::{Chain, SlotOutcome, Walk};
 pub use combine::{CombineOutcome, Combined};
 pub use drain::{DrainError, Drained};
 pub use error::CommitError;
+pub use gap::{AcceptedGap, GapOutcome, GapPlace};
+pub use inspect::{PartitionReport, TableReport};
 pub use intent::Intent;
+pub use rollback::{Head, ReplayRefusal, Rollback, RollbackOutcome};
 pub use state::{Frontier, TableState};
 pub use table::{Committer, Limits, LoadedTable};

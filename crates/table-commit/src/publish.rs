@@ -8,15 +8,19 @@
 //! - A caller that is told `Conflict` or `Unknown` reloads and looks for its own work before it tries again: at most one
 //!   attempt against a version can land, so that trying again on an unmoved version is safe.
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
 use futures_util::future::try_join_all;
-use iceberg::spec::TableMetadata;
+use iceberg::spec::{TableMetadata, TableMetadataBuilder};
 use object_io::failpoint;
 
+use crate::act::{ACTS_PROPERTY, Act, with_acts};
 use crate::catalog::{SwapOutcome, TableName};
 use crate::error::CommitError;
 use crate::failpoints;
 use crate::metadata_file::{encode, key_of, next_location};
+use crate::state::{STATE_PROPERTY, TableState};
 use crate::table::{Committer, LoadedTable};
 
 impl Committer {
@@ -61,6 +65,30 @@ impl Committer {
             SwapOutcome::Unknown => {}
         }
         Ok(outcome)
+    }
+
+    /// Publishes a state that an operator asked for, and writes down that it was asked for. No snapshot.
+    ///
+    /// # Errors
+    /// As of [`Committer::publish`].
+    pub(crate) async fn publish_act(
+        &self,
+        base: &LoadedTable,
+        state: &TableState,
+        act: Act,
+    ) -> Result<SwapOutcome, CommitError> {
+        let failed = CommitError::iceberg("writing down an operator's act");
+        let properties = HashMap::from([
+            (STATE_PROPERTY.to_owned(), state.to_json(&base.name)?),
+            (ACTS_PROPERTY.to_owned(), with_acts(&base.metadata, &[act])),
+        ]);
+        let metadata = base
+            .builder()
+            .set_properties(properties)
+            .and_then(TableMetadataBuilder::build)
+            .map_err(&failed)?
+            .metadata;
+        self.publish(base, &metadata, Vec::new()).await
     }
 
     /// Removes files that nothing names, as well as it goes.

@@ -22,6 +22,7 @@ use iceberg::spec::{
 };
 use table_file::StagedFile;
 
+use crate::act::{ACTS_PROPERTY, Act, with_acts};
 use crate::error::CommitError;
 use crate::manifest_file::{Entries, NewManifest, read_entries, read_scratch};
 use crate::manifests::{Choice, choose};
@@ -35,6 +36,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) base: &'a LoadedTable,
     pub(crate) files: Vec<&'a StagedFile>,
     pub(crate) state: TableState,
+    /// What operators did, by the intents of this commit.
+    pub(crate) acts: Vec<Act>,
     pub(crate) snapshot_id: i64,
     /// Names the files of this attempt.
     pub(crate) attempt_id: String,
@@ -201,6 +204,10 @@ impl Plan<'_> {
             None => snapshot.build(),
         };
         let expired = expired_snapshots(base, limits.snapshots_kept);
+        let mut properties = HashMap::from([(STATE_PROPERTY.to_owned(), state)]);
+        if !self.acts.is_empty() {
+            properties.insert(ACTS_PROPERTY.to_owned(), with_acts(base, &self.acts));
+        }
         let builder = self
             .base
             .builder()
@@ -208,7 +215,7 @@ impl Plan<'_> {
             .map_err(&failed)?
             .remove_snapshots(&expired);
         without_stale_statistics(builder, base, &expired)
-            .set_properties(HashMap::from([(STATE_PROPERTY.to_owned(), state)]))
+            .set_properties(properties)
             .map_err(&failed)?
             .build()
             .map(|built| built.metadata)

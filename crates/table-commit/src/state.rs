@@ -4,17 +4,18 @@
 //! counts: it survives the expiry of snapshots and other engines' commits. The summary is for people and for repair.
 //!
 //! # Invariants
-//! - A frontier never goes back, by any commit of ours.
+//! - A frontier never goes back, by any commit of ours but the one that an operator asks for ([`crate::rollback`]).
 //! - A partition is in the state before its first record is acknowledged.
 
 use std::collections::BTreeMap;
 
-use change_event::{Lane, Position};
+use change_event::{Lane, Position, Predecessor};
 use iceberg::spec::TableMetadata;
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::TableName;
 use crate::error::CommitError;
+use crate::rollback::Head;
 use crate::snapshot::ancestors;
 
 /// Table property and summary key of the state.
@@ -49,6 +50,15 @@ pub struct Frontier {
     /// Last position in the copy lane.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copy: Option<Position>,
+    /// Gaps that an operator accepted in this partition. It is part of a slot's key, so that a gap without offsets in
+    /// between (records that the broker lost) can be accepted too.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub gaps_accepted: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde asks")]
+const fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 impl Frontier {
@@ -62,6 +72,16 @@ impl Frontier {
             pseq: 0,
             stream: None,
             copy: None,
+            gaps_accepted: 0,
+        }
+    }
+
+    /// Epoch and number of the last accepted record.
+    #[must_use]
+    pub const fn last_record(&self) -> Predecessor {
+        Predecessor {
+            epoch: self.epoch,
+            pseq: self.pseq,
         }
     }
 
@@ -115,28 +135,54 @@ impl TableState {
     /// The state of a table as its metadata says it, checked against the table's history.
     ///
     /// # Errors
-    /// All Halt: [`CommitError::MalformedState`]; [`CommitError::NoState`] if there are snapshots and no state;
-    /// [`CommitError::ForeignTable`] if there is neither; [`CommitError::RolledBack`].
+    /// Those of [`TableState::of_property`]; [`CommitError::RolledBack`] (Halt).
     pub(crate) fn of(table: &TableName, metadata: &TableMetadata) -> Result<Self, CommitError> {
-        let Some(json) = metadata.properties().get(STATE_PROPERTY) else {
-            if metadata.snapshots().len() > 0 {
-                return Err(CommitError::NoState {
-                    table: table.clone(),
-                });
-            }
-            return Err(CommitError::ForeignTable {
+        let state = Self::of_property(table, metadata)?;
+        state.check_history(table, metadata)?;
+        Ok(state)
+    }
+
+    /// The state of a table as its property says it.
+    ///
+    /// # Errors
+    /// All Halt: [`CommitError::MalformedState`]; [`CommitError::NoState`] if there are snapshots and no state;
+    /// [`CommitError::ForeignTable`] if there is neither.
+    pub(crate) fn of_property(
+        table: &TableName,
+        metadata: &TableMetadata,
+    ) -> Result<Self, CommitError> {
+        match metadata.properties().get(STATE_PROPERTY) {
+            Some(json) => Self::parse(table, json),
+            None if metadata.snapshots().len() > 0 => Err(CommitError::NoState {
+                table: table.clone(),
+            }),
+            None => Err(CommitError::ForeignTable {
                 table: table.clone(),
                 topic: String::new(),
                 found: metadata.properties().get(TOPIC_PROPERTY).cloned(),
-            });
-        };
-        let malformed = |source| CommitError::MalformedState {
+            }),
+        }
+    }
+
+    /// The same state, as that of another head.
+    pub(crate) fn belonging_to(&self, metadata: &TableMetadata, head: Head) -> Self {
+        let snapshot = head.0.and_then(|id| metadata.snapshot_by_id(id));
+        Self {
+            snapshot_id: head.0,
+            sequence_number: snapshot.map_or(0, |snapshot| snapshot.sequence_number()),
+            ..self.clone()
+        }
+    }
+
+    /// Reads what [`TableState::to_json`] gave.
+    ///
+    /// # Errors
+    /// [`CommitError::MalformedState`] (Halt).
+    pub(crate) fn parse(table: &TableName, json: &str) -> Result<Self, CommitError> {
+        serde_json::from_str(json).map_err(|source| CommitError::MalformedState {
             table: table.clone(),
             source,
-        };
-        let state: Self = serde_json::from_str(json).map_err(malformed)?;
-        state.check_history(table, metadata)?;
-        Ok(state)
+        })
     }
 
     /// Its JSON.
@@ -151,31 +197,40 @@ impl TableState {
         serde_json::to_string(self).map_err(malformed)
     }
 
-    /// Checks that our last snapshot is the head or an ancestor of it.
-    fn check_history(
+    /// Checks that our last snapshot is the head or an ancestor of it, with no other snapshot of ours in between.
+    ///
+    /// # Errors
+    /// [`CommitError::RolledBack`] (Halt).
+    pub(crate) fn check_history(
         &self,
         table: &TableName,
         metadata: &TableMetadata,
     ) -> Result<(), CommitError> {
-        let Some(ours) = self.snapshot_id else {
-            return Ok(());
-        };
         let head = metadata.current_snapshot_id();
-        let rolled_back = || CommitError::RolledBack {
+        let moved = || CommitError::RolledBack {
             table: table.clone(),
-            state_snapshot_id: ours,
-            head_snapshot_id: head,
+            state: Head(self.snapshot_id),
+            head: Head(head),
         };
+        if head == self.snapshot_id {
+            return Ok(());
+        }
         let Some(head) = head else {
-            return Err(rolled_back());
+            return Err(moved());
         };
         let mut oldest = head;
         for id in ancestors(metadata, head) {
-            if id == ours {
+            if Some(id) == self.snapshot_id {
                 return Ok(());
+            }
+            if self.is_of_other(table, metadata, id) {
+                return Err(moved());
             }
             oldest = id;
         }
+        let Some(ours) = self.snapshot_id else {
+            return Ok(());
+        };
         // The walk ended before ours. If it ended at a snapshot whose parent was expired, ours may lie behind that, as long
         // as it is expired itself and nothing older than it was walked over.
         let oldest = metadata.snapshot_by_id(oldest);
@@ -186,6 +241,16 @@ impl TableState {
         if parent_expired && metadata.snapshot_by_id(ours).is_none() {
             return Ok(());
         }
-        Err(rolled_back())
+        Err(moved())
+    }
+
+    /// Whether a snapshot holds rows by a state that is not this one's: after a replay somebody moved the head forward to
+    /// what was rolled back, and to go on would bring those rows twice.
+    fn is_of_other(&self, table: &TableName, metadata: &TableMetadata, snapshot_id: i64) -> bool {
+        let snapshot = metadata.snapshot_by_id(snapshot_id);
+        let json = snapshot.and_then(|s| s.summary().additional_properties.get(STATE_PROPERTY));
+        json.is_some_and(|json| {
+            Self::parse(table, json).is_ok_and(|state| state.snapshot_id != self.snapshot_id)
+        })
     }
 }

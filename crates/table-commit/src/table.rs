@@ -90,6 +90,26 @@ pub struct LoadedTable {
     pub state: TableState,
 }
 
+/// A table of which the state was not judged.
+#[derive(Debug, Clone)]
+pub(crate) struct FoundTable {
+    pub(crate) name: TableName,
+    pub(crate) pointer: Pointer,
+    pub(crate) metadata: Arc<TableMetadata>,
+}
+
+impl FoundTable {
+    /// The table with this state.
+    pub(crate) fn with_state(self, state: TableState) -> LoadedTable {
+        LoadedTable {
+            name: self.name,
+            pointer: self.pointer,
+            metadata: self.metadata,
+            state,
+        }
+    }
+}
+
 impl LoadedTable {
     /// Frontier of a partition, if it is registered.
     #[must_use]
@@ -180,17 +200,24 @@ impl Committer {
     /// # Errors
     /// Halt: [`CommitError::NoState`], [`CommitError::RolledBack`], [`CommitError::MalformedState`]; Retry from the ports.
     pub async fn load(&self, name: &TableName) -> Result<Option<LoadedTable>, CommitError> {
+        let Some(found) = self.find(name).await? else {
+            return Ok(None);
+        };
+        let state = TableState::of(name, &found.metadata)?;
+        Ok(Some(found.with_state(state)))
+    }
+
+    /// The table as the catalog has it, whatever its state says.
+    pub(crate) async fn find(&self, name: &TableName) -> Result<Option<FoundTable>, CommitError> {
         let Some(pointer) = self.catalog.pointer(name).await? else {
             return Ok(None);
         };
         let bytes = self.read(name, &pointer.metadata_location).await?;
         let metadata = decode(bytes, &pointer.metadata_location).await?;
-        let state = TableState::of(name, &metadata)?;
-        Ok(Some(LoadedTable {
+        Ok(Some(FoundTable {
             name: name.clone(),
             pointer,
             metadata: Arc::new(metadata),
-            state,
         }))
     }
 
@@ -206,6 +233,13 @@ impl Committer {
         let body = fetch(self.store.as_ref(), table, location).await?;
         self.cache.keep(location, body.clone());
         Ok(body)
+    }
+
+    /// Like [`Committer::find`], for callers that need the table to be there.
+    pub(crate) async fn find_existing(&self, name: &TableName) -> Result<FoundTable, CommitError> {
+        self.find(name).await?.ok_or_else(|| CommitError::NoTable {
+            table: name.clone(),
+        })
     }
 
     /// Like [`Committer::load`], for callers that need the table to be there.
@@ -227,10 +261,7 @@ impl Committer {
         registration: &TopicRegistration,
         schema: &SourceSchema,
     ) -> Result<LoadedTable, CommitError> {
-        let name = TableName {
-            database: registration.lake_database.clone(),
-            table: registration.lake_table.clone(),
-        };
+        let name = TableName::of(registration);
         let mut race = Race::new(&name, "register", self.limits.tries_max);
         loop {
             let Some(table) = self.load(&name).await? else {

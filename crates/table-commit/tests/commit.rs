@@ -34,6 +34,8 @@ pub(crate) async fn stage(
     after.pseq += rows;
     after.stream = Some(Position::stream(1, Lsn(after.pseq), 1));
     let path = format!("{}/{file}.parquet", table.data_location());
+    let key = path.strip_prefix("s3://lake/").unwrap();
+    world.store.put(key, "rows".into()).await.unwrap();
     let intent = Intent::new(
         file.to_owned(),
         &tail,
@@ -53,7 +55,7 @@ pub(crate) async fn combine(world: &World) -> CombineOutcome {
     world.committer.combine(&name()).await.unwrap()
 }
 
-async fn world() -> World {
+pub(crate) async fn world() -> World {
     let world = World::new(7);
     world
         .committer
@@ -520,7 +522,7 @@ async fn rolled_back_table_halts_and_says_what_leads_out() {
     .await;
     let error = world.committer.combine(&name()).await.unwrap_err();
     assert!(matches!(error, CommitError::RolledBack { .. }), "{error}");
-    assert!(error.to_string().contains("A table halts"));
+    assert!(error.to_string().contains("`firn rollback accept"));
 }
 
 #[tokio::test]

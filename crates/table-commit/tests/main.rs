@@ -10,8 +10,11 @@
     reason = "test helpers"
 )]
 
+mod adopt;
 mod commit;
 mod evolve;
 mod flat;
+mod gap;
 mod race;
+mod rollback;
 mod support;

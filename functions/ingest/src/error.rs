@@ -4,7 +4,7 @@ use change_event::header::HeaderError;
 use change_event::{Disposition, EnvelopeError};
 use function_kit::{InvokeError, RegistryError};
 use object_io::ObjectError;
-use table_commit::{CommitError, Gap};
+use table_commit::{CommitError, GapPlace};
 use table_file::{FileError, RowError};
 
 use crate::event::RecordError;
@@ -14,11 +14,16 @@ use crate::event::RecordError;
 pub enum StageError {
     /// A record is missing.
     #[error(
-        "records are missing before offset {}: taken up to epoch {} number {}, found epoch {} number {}. Nothing behind the \
-         gap is taken; see docs/operations.md, \"A gap\"",
-        .0.offset, .0.covered.epoch, .0.covered.pseq, .0.found.epoch, .0.found.pseq
+        "records are missing before offset {} of partition {}: taken up to {}, found {} (epoch:number). Nothing behind the \
+         gap is taken; see docs/operations.md, \"A gap\". To go on without them: `{}`",
+        place.offset, place.partition, place.covered, place.found, place.command(topic)
     )]
-    Gap(Gap),
+    Gap {
+        /// The topic.
+        topic: String,
+        /// Where.
+        place: GapPlace,
+    },
     /// An offset that was taken before holds a newer record.
     #[error(
         "offset {offset} was taken before and now holds a newer record: the topic was replaced behind the agent's back; see \
@@ -96,7 +101,7 @@ impl StageError {
     #[deny(clippy::wildcard_enum_match_arm)]
     pub fn disposition(&self) -> Disposition {
         match self {
-            Self::Gap(_)
+            Self::Gap { .. }
             | Self::TopicReplaced { .. }
             | Self::NoDocument { .. }
             | Self::NoObject { .. }

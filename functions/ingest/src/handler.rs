@@ -272,7 +272,7 @@ impl Ingest {
                 values.push((Metric::PartitionsFailedTotal, 1));
                 values.push((
                     Metric::GapsTotal,
-                    u64::from(matches!(**error, StageError::Gap(_))),
+                    u64::from(matches!(**error, StageError::Gap { .. })),
                 ));
                 if disposition == Disposition::Halt {
                     values.push((Metric::HaltsTotal, 1));

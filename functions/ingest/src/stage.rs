@@ -16,7 +16,7 @@ use bytes::Bytes;
 use change_event::{RecordHeader, RecordKind};
 use futures_util::future::try_join_all;
 use object_io::failpoint;
-use table_commit::{Chain, Frontier, Intent, LoadedTable, SlotOutcome};
+use table_commit::{Chain, Frontier, GapPlace, Intent, LoadedTable, SlotOutcome};
 use table_file::{EncodedFile, StagedFile};
 
 use crate::error::{Reason, StageError};
@@ -235,7 +235,9 @@ impl Stager<'_> {
         Ok(match slice.stop {
             Stop::End => Step::Done,
             Stop::Gap { index, gap } => {
-                Step::Stopped(progress.failed_at(index, StageError::Gap(gap)))
+                let topic = self.batch.topic.clone();
+                let place = GapPlace::of(self.batch.partition, &gap);
+                Step::Stopped(progress.failed_at(index, StageError::Gap { topic, place }))
             }
             Stop::TopicReplaced { index } => {
                 let offset = records.get(index).map_or(0, |record| record.offset);

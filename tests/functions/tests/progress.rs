@@ -1,7 +1,9 @@
 //! Redelivery, overlap, gaps, fencing, partial failure, the end of time.
 
+use change_event::Predecessor;
 use function_kit::Metric;
 use functions::{TopicWriter, World, event};
+use table_commit::{GapOutcome, GapPlace, Operator};
 
 #[tokio::test]
 async fn redelivered_batch_adds_nothing() {
@@ -70,6 +72,44 @@ async fn gap_fails_its_partition_from_the_gap_on_and_no_other() {
     // What was missing comes after all.
     assert_eq!(world.deliver(&ingest, &[missing, behind]).await, []);
     assert_eq!(world.ids_in("orders").await.len(), 4);
+}
+
+#[tokio::test]
+async fn gap_is_passed_when_an_operator_accepted_it() {
+    let world = World::new();
+    let topic = world.announce("orders", 1, 0).await;
+    let mut agent = TopicWriter::new(&topic, 0);
+    let first = agent.insert(1, "a");
+    let missing = agent.insert(2, "b");
+    let behind = [agent.insert(3, "c"), agent.insert(4, "d")];
+    let ingest = world.ingest();
+    world.deliver(&ingest, &[first]).await;
+    assert_eq!(
+        world.deliver(&ingest, &behind).await,
+        [(format!("{topic}-0"), 2)]
+    );
+    let place = GapPlace {
+        partition: 0,
+        incarnation: 1,
+        offset: 2,
+        covered: Predecessor { epoch: 1, pseq: 1 },
+        found: Predecessor { epoch: 1, pseq: 3 },
+    };
+    let operator = Operator {
+        by: "ada".to_owned(),
+        why: "it is gone".to_owned(),
+    };
+    let table = world.table("orders").await.name;
+    let accepting = world.committer.accept_gap(&table, &place, &operator);
+    assert!(matches!(
+        accepting.await.unwrap(),
+        GapOutcome::Accepted { .. }
+    ));
+    // The function is as warm as it was.
+    assert_eq!(world.deliver(&ingest, &behind).await, []);
+    assert_eq!(world.deliver(&ingest, &[missing]).await, []);
+    assert_eq!(world.ids_in("orders").await, ["1", "3", "4"]);
+    assert_eq!(world.sum(Metric::GapsTotal), 1);
 }
 
 #[tokio::test]
