@@ -1,4 +1,4 @@
-//! `firn adopt`: gives a table the state that it lost.
+//! `firn adopt`: puts a dropped table back, or gives a table the state that it lost.
 
 use change_event::TopicRegistration;
 use table_commit::adopt::{Adoption, GivenState};
@@ -33,6 +33,15 @@ pub(crate) async fn run(desk: &mut Desk, asked: &AdoptArguments) -> Result<(), C
         AdoptOutcome::Adopted(adoption) => {
             tell(desk, &adoption);
             desk.say("  done: the next commit goes on from there");
+        }
+        AdoptOutcome::Dropped { metadata_location } => {
+            desk.say(format!(
+                "  it was dropped; {metadata_location} would be put back, and what was staged since is committed next"
+            ));
+            desk.say(format!("{NOT_DONE} --apply --why REASON"));
+        }
+        AdoptOutcome::PutBack { metadata_location } => {
+            desk.say(format!("  done: the table is {metadata_location} again"));
         }
         AdoptOutcome::HasState => desk.say("  it has a state: nothing to do"),
         AdoptOutcome::NothingFound => desk.refuse(

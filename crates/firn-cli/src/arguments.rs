@@ -36,7 +36,7 @@ pub(crate) enum Command {
     /// A table's head was moved to another snapshot: see docs/operations.md, "A rolled-back table".
     #[command(subcommand)]
     Rollback(RollbackCommand),
-    /// A table has lost its state: see docs/operations.md, "A lost state".
+    /// A table was dropped, or has lost its state: see docs/operations.md, "A dropped table" and docs/operations.md, "A lost state".
     Adopt(AdoptArguments),
 }
 

@@ -1,6 +1,6 @@
-//! A table that lost its state, and an operator's way to give it one.
+//! A table that was dropped or lost its state, and an operator's way to have it back.
 //!
-//! Flow: [`CommitError::NoState`], [`CommitError::MalformedState`] -> operator -> **here** -> property `firn.state` by
+//! Flow: [`CommitError::TableDropped`] -> operator -> **here** -> the catalog, create-only; [`CommitError::NoState`], [`CommitError::MalformedState`] -> operator -> **here** -> property `firn.state` by
 //! compare-and-set -> combining goes on.
 //!
 //! # Invariants
@@ -11,13 +11,15 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
+use change_event::layout::table_location;
 use change_event::{SourceSchema, TopicRegistration};
-use iceberg::spec::TableMetadata;
+use iceberg::spec::{ManifestList, TableMetadata};
 
 use crate::act::{Act, ActKind, Operator, acts};
-use crate::catalog::TableName;
+use crate::catalog::{CreateOutcome, TableName};
 use crate::chain::Chain;
 use crate::error::CommitError;
+use crate::metadata_file::{decode, fetch, key_of, version_of};
 use crate::publish::Race;
 use crate::rollback::Head;
 use crate::state::{Frontier, STATE_FORMAT, STATE_PROPERTY, TableState};
@@ -49,6 +51,16 @@ pub enum AdoptOutcome {
     Found(Box<Adoption>),
     /// This state was written, by this call.
     Adopted(Box<Adoption>),
+    /// The table was dropped; this metadata would be put back into the catalog.
+    Dropped {
+        /// Address of the newest metadata that is whole.
+        metadata_location: String,
+    },
+    /// The table was put back into the catalog, by this call.
+    PutBack {
+        /// Address of its metadata.
+        metadata_location: String,
+    },
     /// The table has a state.
     HasState,
     /// No snapshot has a state, and none was given.
@@ -70,7 +82,11 @@ impl Committer {
         registration: &TopicRegistration,
         given: Option<&GivenState>,
     ) -> Result<AdoptOutcome, CommitError> {
-        let found = self.find_existing(&TableName::of(registration)).await?;
+        let name = TableName::of(registration);
+        let Some(found) = self.find(&name).await? else {
+            let metadata_location = self.newest_metadata(&name).await?.0;
+            return Ok(AdoptOutcome::Dropped { metadata_location });
+        };
         self.adoption(&found, registration, given).await
     }
 
@@ -92,7 +108,18 @@ impl Committer {
         let id = self.ids.next_id();
         let mut written = None;
         loop {
-            let found = self.find_existing(&name).await?;
+            let Some(found) = self.find(&name).await? else {
+                race.begin()?;
+                let (metadata_location, metadata) = self.newest_metadata(&name).await?;
+                let created = self.catalog.create(&name, &metadata_location, &metadata);
+                match created.await? {
+                    CreateOutcome::Created => {
+                        return Ok(AdoptOutcome::PutBack { metadata_location });
+                    }
+                    // Whoever did it, the table is there by now or it is tried again.
+                    CreateOutcome::Exists | CreateOutcome::Unknown => continue,
+                }
+            };
             if let Some(adoption) = written.take()
                 && acts(&found.metadata).iter().any(|act| act.id == id)
             {
@@ -115,6 +142,58 @@ impl Committer {
             race.note(self.publish_act(&table, &adoption.state, act).await?);
             written = Some(adoption);
         }
+    }
+
+    /// The newest metadata of the table on record: what it was when it was dropped, or a commit further that did not get
+    /// to the catalog. One that is not whole (its writer died at it) is passed over.
+    async fn newest_metadata(
+        &self,
+        name: &TableName,
+    ) -> Result<(String, TableMetadata), CommitError> {
+        let gone = || CommitError::NoTable {
+            table: name.clone(),
+        };
+        let known = self.identity(name).await?.0.ok_or_else(gone)?;
+        let folder = format!("{}/metadata/", table_location(&name.database, &name.table));
+        let mut keys = self.store().list(&folder).await?;
+        keys.retain(|key| key.ends_with(".metadata.json"));
+        keys.sort_by_key(|key| std::cmp::Reverse(version_of(key)));
+        for key in keys {
+            let location = format!("{}{key}", self.store().uri_prefix());
+            let bytes = fetch(self.store(), name, &location).await?;
+            let metadata = decode(bytes, &location).await?;
+            if metadata.uuid().to_string() == known.table_uuid
+                && self.is_whole(name, &metadata).await?
+            {
+                return Ok((location, metadata));
+            }
+        }
+        Err(gone())
+    }
+
+    /// Whether the manifests of the head are there.
+    async fn is_whole(
+        &self,
+        name: &TableName,
+        metadata: &TableMetadata,
+    ) -> Result<bool, CommitError> {
+        let Some(head) = metadata.current_snapshot() else {
+            return Ok(true);
+        };
+        let store = self.store();
+        let Some(list) = store.get(key_of(store, head.manifest_list())?).await? else {
+            return Ok(false);
+        };
+        let list = ManifestList::parse_with_version(&list, metadata.format_version())
+            .map_err(CommitError::iceberg("reading manifests"))?;
+        for manifest in list.entries() {
+            let key = key_of(store, &manifest.manifest_path)?;
+            if store.get(key).await?.is_none() {
+                tracing::warn!(table = %name, key, "manifest is gone: metadata passed over");
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     async fn adoption(

@@ -94,6 +94,12 @@ impl Committer {
                 });
             }
             race.begin()?;
+            // Before a commit in a new incarnation: at no cost for the others.
+            if let Some(reached) = staged.incarnation()
+                && reached > table.state.topic_incarnation
+            {
+                self.identify(&table, reached).await?;
+            }
             let combined = staged.summary(self.ids.next_snapshot_id());
             let plan = self.plan(&table, &staged, combined.snapshot_id);
             let built = plan.build(self).await?;
@@ -204,6 +210,12 @@ impl Staged {
                 (frontier.incarnation, frontier.offset) >= (walk.tail.incarnation, walk.tail.offset)
             })
         })
+    }
+
+    /// Newest topic incarnation that it reaches.
+    fn incarnation(&self) -> Option<u32> {
+        let tails = self.walks.iter().map(|(_, walk)| walk.tail.incarnation);
+        tails.max()
     }
 
     fn summary(&self, snapshot_id: i64) -> Combined {

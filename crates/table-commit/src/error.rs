@@ -39,6 +39,17 @@ pub enum CommitError {
         /// The table.
         table: TableName,
     },
+    /// The table was there and is not any more.
+    #[error(
+        "{table} was dropped (its identity was {table_uuid}); nothing more is taken for it. See what `firn adopt {table}` \
+         would put back; docs/operations.md, \"A dropped table\""
+    )]
+    TableDropped {
+        /// The table.
+        table: TableName,
+        /// Identity of the table that was there.
+        table_uuid: String,
+    },
     /// Table metadata names an object that is not there.
     #[error("{table}: {key} is named by the table but is not there")]
     MissingObject {
@@ -207,6 +218,7 @@ impl CommitError {
             | Self::Iceberg { .. }
             | Self::File { .. }
             | Self::NoTable { .. }
+            | Self::TableDropped { .. }
             | Self::NotRegistered { .. }
             | Self::MissingObject { .. }
             | Self::ForeignLocation { .. }

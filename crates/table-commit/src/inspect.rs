@@ -77,7 +77,12 @@ impl Committer {
         };
         let table = match self.load(&report.table).await {
             Ok(Some(table)) => table,
-            Ok(None) => return report,
+            Ok(None) => {
+                let incarnation = registration.topic_incarnation;
+                let made = self.may_be_made(&report.table, incarnation).await;
+                report.troubles.extend(made.err());
+                return report;
+            }
             Err(trouble) => {
                 report.troubles.push(trouble);
                 return report;

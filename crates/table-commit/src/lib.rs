@@ -21,6 +21,7 @@ mod error;
 mod evolve;
 pub mod failpoints;
 pub mod gap;
+mod identity;
 pub mod inspect;
 pub mod intent;
 mod manifest_file;

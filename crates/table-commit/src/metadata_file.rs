@@ -64,19 +64,21 @@ pub(crate) fn uuid_of(id: &str) -> Uuid {
     })
 }
 
+/// The version in the name of a metadata file.
+pub(crate) fn version_of(location: &str) -> Option<u64> {
+    let name = location.rsplit('/').next()?;
+    let number: String = name
+        .trim_start_matches('v')
+        .chars()
+        .take_while(char::is_ascii_digit)
+        .collect();
+    number.parse().ok()
+}
+
 /// The address of the metadata that follows the one at `previous`.
 pub(crate) fn next_location(previous: Option<&str>, metadata: &TableMetadata, id: &str) -> String {
-    let digits = |location: &str| -> Option<u64> {
-        let name = location.rsplit('/').next()?;
-        let number: String = name
-            .trim_start_matches('v')
-            .chars()
-            .take_while(char::is_ascii_digit)
-            .collect();
-        number.parse().ok()
-    };
     let version = previous.map_or(0, |location| {
-        digits(location).unwrap_or(0).saturating_add(1)
+        version_of(location).unwrap_or(0).saturating_add(1)
     });
     let suffix = match metadata.metadata_compression_codec() {
         Ok(CompressionCodec::Gzip(_)) => ".gz",

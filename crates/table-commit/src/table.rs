@@ -254,7 +254,7 @@ impl Committer {
     /// Safe under concurrent callers. `schema` is used to create the table; an existing one is not evolved here.
     ///
     /// # Errors
-    /// [`CommitError::ForeignTable`] (Halt) if another topic feeds the table; those of [`Committer::load`];
+    /// [`CommitError::ForeignTable`] (Halt) if another topic feeds the table; [`CommitError::TableDropped`] (Halt); those of [`Committer::load`];
     /// [`CommitError::TriesExhausted`] (Refresh); [`CommitError::OutcomeUnknown`] (Verify).
     pub async fn ensure_table(
         &self,
@@ -265,6 +265,8 @@ impl Committer {
         let mut race = Race::new(&name, "register", self.limits.tries_max);
         loop {
             let Some(table) = self.load(&name).await? else {
+                self.may_be_made(&name, registration.topic_incarnation)
+                    .await?;
                 race.begin()?;
                 self.create(&name, registration, schema).await?;
                 continue;
@@ -277,6 +279,7 @@ impl Committer {
                 });
             }
             let Some(state) = registered(&table.state, registration) else {
+                self.identify(&table, table.state.topic_incarnation).await?;
                 return Ok(table);
             };
             race.begin()?;

@@ -57,6 +57,7 @@ pub struct Commit {
 #[derive(Debug, Clone)]
 struct Known {
     table: TableName,
+    topic_incarnation: u32,
     read_ms: i64,
     pacing: Pacing,
 }
@@ -204,7 +205,11 @@ impl Commit {
             return Ok(Drained::default());
         }
         let Some(table) = self.ports.committer.load(&known.table).await? else {
-            // Announced, and its first record has not come yet.
+            // Announced, and its first record has not come yet; or dropped, which a quiet topic would never show.
+            let committer = &self.ports.committer;
+            committer
+                .may_be_made(&known.table, known.topic_incarnation)
+                .await?;
             return Ok(Drained::default());
         };
         let freshness_ms = i64::from(table.freshness_seconds()) * 1000;
@@ -250,10 +255,8 @@ impl Commit {
             return Ok(None);
         };
         let known = Known {
-            table: TableName {
-                database: registration.lake_database.clone(),
-                table: registration.lake_table.clone(),
-            },
+            table: TableName::of(&registration),
+            topic_incarnation: registration.topic_incarnation,
             read_ms: now_ms,
             pacing: warm.map(|known| known.pacing).unwrap_or_default(),
         };

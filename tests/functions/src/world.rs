@@ -114,13 +114,23 @@ impl World {
             },
             freshness_seconds,
         };
-        let body = serde_json::to_vec(&registration).unwrap();
-        self.store
-            .put(&layout::registration(&topic), Bytes::from(body))
-            .await
-            .unwrap();
+        self.register(&registration).await;
         self.publish(&topic, &crate::topic::schema(1)).await;
         topic
+    }
+
+    /// The agent announces a topic as it is by now.
+    pub async fn register(&self, registration: &TopicRegistration) {
+        let key = layout::registration(&registration.topic);
+        let body = serde_json::to_vec(registration).unwrap();
+        self.store.put(&key, Bytes::from(body)).await.unwrap();
+    }
+
+    /// What the agent announced about the topic of a table.
+    pub async fn registration(&self, table: &str) -> TopicRegistration {
+        let key = layout::registration(&format!("shop.public.{table}"));
+        let body = self.store.get(&key).await.unwrap().expect("announced");
+        serde_json::from_slice(&body).unwrap()
     }
 
     /// The agent publishes a schema document.

@@ -3,7 +3,7 @@
 use change_event::Predecessor;
 use function_kit::Metric;
 use functions::{TopicWriter, World, event};
-use table_commit::{GapOutcome, GapPlace, Operator};
+use table_commit::{AdoptOutcome, GapOutcome, GapPlace, Operator};
 
 #[tokio::test]
 async fn redelivered_batch_adds_nothing() {
@@ -286,7 +286,7 @@ async fn warm_function_sees_that_nothing_is_committed_for_half_a_day() {
 }
 
 #[tokio::test]
-async fn table_made_anew_does_not_take_the_tail_of_the_old_one() {
+async fn dropped_table_halts_and_put_back_it_holds_what_was_staged_meanwhile() {
     let world = World::new();
     let topic = world.announce("orders", 1, 0).await;
     let mut agent = TopicWriter::new(&topic, 0);
@@ -296,8 +296,45 @@ async fn table_made_anew_does_not_take_the_tail_of_the_old_one() {
     // Staged for the table that is gone; the look behind it sees that.
     let second = agent.insert(2, "b");
     world.deliver(&ingest, &[second]).await;
-    // The new table begins at the beginning: what it lacks is a gap, never a silent hole.
-    let failed = world.deliver(&ingest, &[agent.insert(3, "c")]).await;
+    // It is never made anew in silence, and a topic that is quiet from here on shows it too.
+    let third = agent.insert(3, "c");
+    let failed = world.deliver(&ingest, std::slice::from_ref(&third)).await;
     assert_eq!(failed, [(format!("{topic}-0"), 2)]);
-    assert_eq!(world.sum(Metric::GapsTotal), 1);
+    let halts = world.sum(Metric::HaltsTotal);
+    assert!(halts > 0);
+    world.commit(r#"{"sweep":true}"#).await;
+    assert_eq!(world.sum(Metric::HaltsTotal), halts + 1);
+
+    let operator = Operator {
+        by: "ada".to_owned(),
+        why: "dropped by mistake".to_owned(),
+    };
+    let registration = world.registration("orders").await;
+    let look = world.committer.examine_adoption(&registration, None).await;
+    assert!(matches!(look.unwrap(), AdoptOutcome::Dropped { .. }));
+    let adopted = world.committer.adopt(&registration, None, &operator).await;
+    assert!(matches!(adopted.unwrap(), AdoptOutcome::PutBack { .. }));
+    let again = world.committer.adopt(&registration, None, &operator).await;
+    assert_eq!(again.unwrap(), AdoptOutcome::HasState);
+    assert_eq!(world.deliver(&ingest, &[third]).await, []);
+    world.commit(r#"{"sweep":true}"#).await;
+    assert_eq!(world.ids_in("orders").await, ["1", "2", "3"]);
+}
+
+#[tokio::test]
+async fn dropped_table_whose_topic_is_made_anew_too_begins_anew() {
+    let world = World::new();
+    let topic = world.announce("orders", 1, 0).await;
+    let mut agent = TopicWriter::new(&topic, 0);
+    let first = agent.insert(1, "a");
+    assert_eq!(world.deliver(&world.ingest(), &[first]).await, []);
+    world.drop_table("orders");
+    let mut registration = world.registration("orders").await;
+    registration.topic_incarnation = 2;
+    world.register(&registration).await;
+    agent.recreate();
+    agent.predecessor = None;
+    let again = agent.insert(1, "a");
+    assert_eq!(world.deliver(&world.ingest(), &[again]).await, []);
+    assert_eq!(world.ids_in("orders").await, ["1"]);
 }
