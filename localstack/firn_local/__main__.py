@@ -84,6 +84,13 @@ def run_bench(arguments: argparse.Namespace) -> int:
     return bench(arguments.what, arguments.rest)
 
 
+def run_model(arguments: argparse.Namespace) -> int:
+    """Searches the protocol's model."""
+    from .bench import model
+
+    return model(arguments.only)
+
+
 def run_package(arguments: argparse.Namespace) -> int:
     """Builds what ships."""
     from .package import package
@@ -125,6 +132,8 @@ def parser() -> argparse.ArgumentParser:
     command = add("bench", run_bench, "speed beside a floor, in the same run")
     command.add_argument("what", choices=("agent", "ingest"))
     command.add_argument("rest", nargs=argparse.REMAINDER)
+    command = add("model", run_model, "the protocol, searched: every fault family, every pair, every mutant")
+    command.add_argument("only", nargs="*", help="names of families, pairs or mutants, as it prints them")
     command = add("package", run_package, "the functions' bootstraps as they go to AWS")
     command.add_argument("--arm64", action="store_true", help="for Graviton")
     add("up", up, "only PostgreSQL, Kafka and the local cloud")

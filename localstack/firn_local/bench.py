@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 from .bench_agent import TABLES, AgentBench, Options
 from .build import cargo
@@ -23,14 +24,26 @@ PACKAGES = ("bench", "capture-agent")
 def bench(what: str, rest: Sequence[str]) -> int:
     """Measures one thing; `rest` is for it."""
     options = _options(rest) if what == "agent" else None
-    with step("release programs (the first time about fifteen minutes on two cores)"):
-        words = [word for name in PACKAGES for word in ("--package", name)]
-        if cargo("build", "--release", "--locked", *words, env={"CARGO_TARGET_DIR": str(TARGET_RELEASE)}).returncode:
-            return 1
-    programs = TARGET_RELEASE / "release"
+    programs = _released(PACKAGES)
+    if programs is None:
+        return 1
     if options is None:
         return run([programs / "bench", "ingest", *rest])[0]
     return AgentBench(programs, options).run()
+
+
+def model(only: Sequence[str]) -> int:
+    """Searches the protocol's model: all of it, or what is named."""
+    programs = _released(["model"])
+    return 1 if programs is None else run([programs / "model", *only])[0]
+
+
+def _released(packages: Sequence[str]) -> Path | None:
+    with step("release programs (the first time about fifteen minutes on two cores)"):
+        words = [word for name in packages for word in ("--package", name)]
+        if cargo("build", "--release", "--locked", *words, env={"CARGO_TARGET_DIR": str(TARGET_RELEASE)}).returncode:
+            return None
+    return TARGET_RELEASE / "release"
 
 
 def _options(rest: Sequence[str]) -> Options:
