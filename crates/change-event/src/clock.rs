@@ -44,6 +44,21 @@ impl Clock for SystemClock {
     }
 }
 
+/// The machine's clock, moved: what a test makes of a machine whose clock is wrong. By 0 it is [`SystemClock`].
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ShiftedClock {
+    /// Milliseconds that it is ahead; negative if it is behind.
+    pub offset_ms: i64,
+}
+
+impl Clock for ShiftedClock {
+    fn now_us(&self) -> i64 {
+        SystemClock
+            .now_us()
+            .saturating_add(self.offset_ms.saturating_mul(1000))
+    }
+}
+
 /// Ids from the machine's randomness.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RandomIds;

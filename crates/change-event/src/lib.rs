@@ -21,7 +21,7 @@ pub mod position;
 pub mod registration;
 pub mod schema;
 
-pub use clock::{Clock, IdSource, RandomIds, SystemClock};
+pub use clock::{Clock, IdSource, RandomIds, ShiftedClock, SystemClock};
 pub use copy_request::{CopyAnswer, CopyRequest};
 pub use disposition::Disposition;
 pub use envelope::{Cell, EnvelopeError, EnvelopeView, Operation};

@@ -6,6 +6,13 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
+use change_event::ShiftedClock;
+
+/// Milliseconds by which a test moves the clock of a function; for tests only.
+pub const CLOCK_OFFSET_VARIABLE: &str = "FIRN_CLOCK_OFFSET_MS";
+/// No test needs a clock that is wrong by more than an hour.
+const CLOCK_OFFSET_MS_MAX: i64 = 3_600_000;
+
 /// A snapshot of the environment variables, and what was found wrong with them so far.
 #[derive(Debug, Default)]
 pub struct Environment {
@@ -94,6 +101,13 @@ impl Environment {
         }
     }
 
+    /// The clock of this process: the machine's, unless a test moved it.
+    pub fn clock(&mut self) -> ShiftedClock {
+        let bound = CLOCK_OFFSET_MS_MAX;
+        let offset_ms = self.number(CLOCK_OFFSET_VARIABLE, 0, -bound, bound);
+        ShiftedClock { offset_ms }
+    }
+
     /// `config`, unless something was wrong.
     ///
     /// # Errors
@@ -111,6 +125,8 @@ impl Environment {
 
 #[cfg(test)]
 mod tests {
+    use change_event::{Clock as _, SystemClock};
+
     use super::*;
 
     #[test]
@@ -135,6 +151,17 @@ mod tests {
         assert_eq!(env.required("B"), "x");
         assert_eq!(env.optional("E"), None);
         assert!(env.flag("C"));
+        assert_eq!(env.clock().offset_ms, 0);
         assert!(env.finish(()).is_ok());
+    }
+
+    #[test]
+    fn clock_is_moved_for_tests_only_and_within_an_hour() {
+        let mut env = Environment::of(&[(CLOCK_OFFSET_VARIABLE, "-300000")]);
+        let (moved, machine) = (env.clock().now_ms(), SystemClock.now_ms());
+        assert!((299_000..=301_000).contains(&(machine - moved)));
+        let mut env = Environment::of(&[(CLOCK_OFFSET_VARIABLE, "3600001")]);
+        assert_eq!(env.clock().offset_ms, 0);
+        assert!(env.finish(()).is_err());
     }
 }

@@ -12,6 +12,8 @@ pub struct Config {
     pub bucket: String,
     /// `FIRN_S3_PATH_STYLE`: for stand-ins of S3 without a host name per bucket.
     pub s3_path_style: bool,
+    /// `FIRN_CLOCK_OFFSET_MS`: by how much a test moves the clock.
+    pub clock_offset_ms: i64,
     /// `FIRN_DDL_FUNCTION`: name of functions/ddl.
     pub ddl_function: String,
     /// `FIRN_QUEUE_URL`: the queue that feeds this function.
@@ -29,6 +31,7 @@ impl Config {
         let config = Self {
             bucket: environment.required("FIRN_BUCKET"),
             s3_path_style: environment.flag("FIRN_S3_PATH_STYLE"),
+            clock_offset_ms: environment.clock().offset_ms,
             ddl_function: environment.required("FIRN_DDL_FUNCTION"),
             queue_url: environment.required("FIRN_QUEUE_URL"),
             concurrency: environment.number("FIRN_CONCURRENCY", CONCURRENCY, 1, 64),

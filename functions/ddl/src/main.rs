@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use change_event::{Clock, RandomIds, SystemClock};
+use change_event::{Clock, RandomIds, ShiftedClock};
 use ddl::{Config, Ddl};
 use function_kit::metric::Stdout;
 use function_kit::{Environment, Metrics, Registry, aws, start};
@@ -17,7 +17,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let sdk = aws::sdk_config().await;
     let store: Arc<dyn ObjectStore> =
         Arc::new(S3Store::new(&sdk, &config.bucket, config.s3_path_style));
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let offset_ms = config.clock_offset_ms;
+    let clock: Arc<dyn Clock> = Arc::new(ShiftedClock { offset_ms });
     let committer = Committer::new(
         Arc::clone(&store),
         Arc::new(GlueCatalog::new(&sdk)),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use change_event::{Clock, IdSource, RandomIds, SystemClock};
+use change_event::{Clock, IdSource, RandomIds, ShiftedClock};
 use function_kit::ddl::DdlClient;
 use function_kit::invoke::LambdaInvoker;
 use function_kit::metric::Stdout;
@@ -20,7 +20,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let sdk = aws::sdk_config().await;
     let store: Arc<dyn ObjectStore> =
         Arc::new(S3Store::new(&sdk, &config.bucket, config.s3_path_style));
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let offset_ms = config.clock_offset_ms;
+    let clock: Arc<dyn Clock> = Arc::new(ShiftedClock { offset_ms });
     let ids: Arc<dyn IdSource> = Arc::new(RandomIds);
     let committer = Committer::new(
         Arc::clone(&store),
@@ -42,7 +43,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     start::run(|invocation| {
         let (function, clock) = (&function, &clock);
         async move {
-            let deadline = Deadline::from_header(invocation.deadline_header_ms, clock.as_ref());
+            // The runtime's clock is this machine's, whose clock a test moves.
+            let deadline = Deadline::from_header(invocation.deadline_header_ms, clock.as_ref())
+                .earlier(-offset_ms);
             function
                 .handle(invocation.payload.get().as_bytes(), deadline)
                 .await

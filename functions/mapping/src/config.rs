@@ -15,6 +15,8 @@ pub struct Config {
     pub bucket: String,
     /// `FIRN_S3_PATH_STYLE`: for stand-ins of S3 without a host name per bucket.
     pub s3_path_style: bool,
+    /// `FIRN_CLOCK_OFFSET_MS`: by how much a test moves the clock.
+    pub clock_offset_ms: i64,
     /// Where topics are and who takes them; `None` without `FIRN_CLUSTER_ARN`, where something else polls the topics.
     pub target: Option<Target>,
 }
@@ -61,6 +63,7 @@ impl Config {
         let config = Self {
             bucket: environment.required("FIRN_BUCKET"),
             s3_path_style: environment.flag("FIRN_S3_PATH_STYLE"),
+            clock_offset_ms: environment.clock().offset_ms,
             target,
         };
         environment.finish(config)
