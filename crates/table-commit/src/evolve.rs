@@ -58,7 +58,7 @@ impl Committer {
                 ),
             ]);
             let metadata = table
-                .builder()
+                .builder_of_change()
                 .add_current_schema(evolved_schema(&table, target)?)
                 .and_then(|builder| builder.set_properties(properties))
                 .and_then(iceberg::spec::TableMetadataBuilder::build)

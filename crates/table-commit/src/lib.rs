@@ -34,6 +34,7 @@ pub mod rollback;
 mod snapshot;
 pub mod state;
 mod table;
+mod times;
 
 pub use accept::{DropReason, Gap, RecordIdentity, Verdict, judge};
 pub use act::{Act, ActKind, Operator};

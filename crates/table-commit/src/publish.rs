@@ -83,7 +83,7 @@ impl Committer {
             (ACTS_PROPERTY.to_owned(), with_acts(&base.metadata, &[act])),
         ]);
         let metadata = base
-            .builder()
+            .builder_of_change()
             .set_properties(properties)
             .and_then(TableMetadataBuilder::build)
             .map_err(&failed)?

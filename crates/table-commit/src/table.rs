@@ -13,7 +13,7 @@ use iceberg::spec::{FormatVersion, TableMetadata, TableMetadataBuilder};
 
 use change_event::layout::table_location;
 use change_event::registration::FRESHNESS_DEFAULT_SECONDS;
-use change_event::{Clock, IdSource, SourceSchema, TopicRegistration};
+use change_event::{Clock, IdSource, SourceSchema, SystemClock, TopicRegistration};
 use object_io::{ObjectStore, VerifiedPut, failpoint, put_if_absent_verified};
 
 use crate::cache::ObjectCache;
@@ -27,6 +27,7 @@ use crate::state::{
     FRESHNESS_PROPERTY, Frontier, SCHEMA_VERSION_PROPERTY, SOURCE_PROPERTY, STATE_FORMAT,
     STATE_PROPERTY, TOPIC_PROPERTY, TableState,
 };
+use crate::times;
 
 /// Former metadata files that the metadata log names. Coverage is judged by the state, so that this only serves people.
 const METADATA_VERSIONS_KEPT: u32 = 20;
@@ -127,9 +128,15 @@ impl LoadedTable {
         }
     }
 
-    /// A builder of the metadata that follows.
+    /// A builder of the metadata that follows, with a snapshot.
     pub(crate) fn builder(&self) -> TableMetadataBuilder {
         let metadata = self.metadata.as_ref().clone();
+        metadata.into_builder(Some(self.pointer.metadata_location.clone()))
+    }
+
+    /// The same without a snapshot: the library stamps it by the machine's clock, which may be behind another's.
+    pub(crate) fn builder_of_change(&self) -> TableMetadataBuilder {
+        let metadata = times::until(&self.metadata, SystemClock.now_ms());
         metadata.into_builder(Some(self.pointer.metadata_location.clone()))
     }
 
@@ -149,7 +156,7 @@ impl LoadedTable {
     }
 
     /// Whether the last commit is as old as the table's freshness allows. A last commit in the future (clocks are
-    /// skewed) counts as now.
+    /// skewed) counts as now; one that lies further ahead than the freshness says nothing, and the next commit sets it right.
     #[must_use]
     pub fn is_due(&self, now_ms: i64) -> bool {
         self.due_in_ms(now_ms) == 0
@@ -158,8 +165,12 @@ impl LoadedTable {
     /// Milliseconds until the table is due; 0 if it is.
     #[must_use]
     pub fn due_in_ms(&self, now_ms: i64) -> i64 {
-        let age_ms = now_ms - self.state.committed_ms.min(now_ms);
-        (i64::from(self.freshness_seconds()) * 1000 - age_ms).max(0)
+        let freshness_ms = i64::from(self.freshness_seconds()) * 1000;
+        let age_ms = now_ms.saturating_sub(self.state.committed_ms);
+        if age_ms < -freshness_ms {
+            return 0;
+        }
+        (freshness_ms - age_ms.max(0)).max(0)
     }
 }
 
@@ -286,7 +297,7 @@ impl Committer {
             let properties = HashMap::from([(STATE_PROPERTY.to_owned(), state.to_json(&name)?)]);
             let failed = CommitError::iceberg("registering partitions");
             let builder = table
-                .builder()
+                .builder_of_change()
                 .set_properties(properties)
                 .map_err(&failed)?;
             let metadata = builder.build().map_err(&failed)?.metadata;

@@ -82,8 +82,8 @@ async fn look(ports: &Ports, topic: &Topic, patience_ms: i64) -> Result<Looked, 
     };
     let freshness_ms = i64::from(table.freshness_seconds()) * 1000;
     let now_ms = ports.clock.now_ms();
-    if table.due_in_ms(now_ms - patience_ms) > 0 {
-        let left_ms = table.due_in_ms(now_ms);
+    let left_ms = table.due_in_ms(now_ms);
+    if left_ms > 0 || table.due_in_ms(now_ms - patience_ms) > 0 {
         topic.pacing().saw(now_ms + left_ms, freshness_ms);
         return Ok(Looked::DueIn(left_ms));
     }
