@@ -7,7 +7,6 @@ use std::error::Error as _;
 use std::time::Duration;
 
 use change_event::Disposition;
-use tokio::time::Instant;
 
 use crate::capture::Ended;
 use crate::context::Context;
@@ -17,10 +16,8 @@ use crate::{http, monitor, session};
 
 /// Pause before the second session.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
-/// Longest pause: a source that comes back is found within half a minute.
-const PAUSE_MAX: Duration = Duration::from_secs(30);
-/// A session that lived this long was healthy: the next failure starts with the shortest pause.
-const HEALTHY_AFTER: Duration = Duration::from_secs(60);
+/// Longest pause: a source or a broker that comes back is found within five seconds, and one that is away is not pestered.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// Runs the agent.
 ///
@@ -37,7 +34,6 @@ pub async fn run(context: Context) -> Result<(), AgentError> {
 async fn supervise(context: &Context) -> Result<(), AgentError> {
     let mut pause = PAUSE_MIN;
     loop {
-        let began = Instant::now();
         let error = match session::run(context).await {
             Ok(Ended::Stopped) => return Ok(()),
             Err(error) => error,
@@ -54,7 +50,8 @@ async fn supervise(context: &Context) -> Result<(), AgentError> {
                 return Err(error);
             }
         }
-        if began.elapsed() >= HEALTHY_AFTER {
+        // A session that streamed was healthy, however short it was: the next failure starts with the shortest pause.
+        if context.status.snapshot().state == AgentState::Streaming {
             pause = PAUSE_MIN;
         }
         tracing::warn!(
