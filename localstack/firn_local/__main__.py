@@ -56,11 +56,21 @@ def run_demo(arguments: argparse.Namespace) -> int:
 
 def run_chaos(arguments: argparse.Namespace) -> int:
     """Kills everything."""
-    from .chaos import ISOLATIONS, ChaosOptions, chaos
+    from .chaos import ChaosOptions, chaos
+    from .storm import ISOLATIONS
 
     isolations = ISOLATIONS if arguments.isolation == "both" else (arguments.isolation,)
-    build = not arguments.no_build
-    return chaos(ChaosOptions(arguments.seconds, arguments.seed, arguments.rate, build, arguments.kills, isolations))
+    rate = arguments.rate or (400 if arguments.minutes is None else 1500)
+    options = ChaosOptions(
+        seconds=arguments.seconds,
+        minutes=arguments.minutes,
+        seed=arguments.seed,
+        rate=rate,
+        build=not arguments.no_build,
+        kills=arguments.kills,
+        isolations=isolations,
+    )
+    return chaos(options)
 
 
 def run_query(arguments: argparse.Namespace) -> int:
@@ -113,17 +123,20 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=int, default=1, help="of the workload")
     command.add_argument("--rate", type=float, default=800, help="changes a second")
     command.add_argument("--no-build", action="store_true", help="take the Rust programs as they are")
-    command = add("chaos", run_chaos, "the demo, killed at every failpoint and at random, compared at the end")
+    command = add("chaos", run_chaos, "the demo under faults, compared at the end")
+    command.add_argument(
+        "--minutes", type=float, help="every kind of fault for so long, instead of every failpoint once"
+    )
     command.add_argument("--for", dest="seconds", type=duration, default=120, help="at least this long: 120s, 5m")
     command.add_argument("--seed", type=int, default=1, help="of the workload, the kills and the faults")
-    command.add_argument("--rate", type=float, default=400, help="changes a second")
+    command.add_argument("--rate", type=float, help="changes a second (400; with --minutes 1500)")
     command.add_argument("--kills", type=int, default=20, help="at random, beside those at failpoints")
     command.add_argument("--no-build", action="store_true", help="take the Rust programs as they are")
     command.add_argument(
         "--isolation",
         default="both",
         choices=("read_committed", "read_uncommitted", "both"),
-        help="what the event source reads; both is one run after the other",
+        help="what the event source reads; both is one run after the other, with --minutes drawn at each start",
     )
     command = add("test", run_test, "everything that must pass")
     command.add_argument("--only", action="append", help="only this step, may be repeated")

@@ -6,6 +6,7 @@ Flow: PostgreSQL -> capture-agent -> Kafka -> event-source -> firn-ingest, firn-
 from __future__ import annotations
 
 import os
+import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from .deploy import Stack, deploy
 from .lake import Lake
 from .paths import BINARIES
 from .processes import Process, Supervisor
+from .proxy import Proxy
 from .runs import Run
 from .services import Kafka, Ministack, Postgres, free_port
 
@@ -30,8 +32,9 @@ AGENT_SLOT = "firn_shop"
 class Cloud:
     """All parts of one run."""
 
-    def __init__(self, run: Run, supervisor: Supervisor, *, chaos: bool = False) -> None:
-        self.run, self._supervisor, self._chaos = run, supervisor, chaos
+    def __init__(self, run: Run, supervisor: Supervisor, proxy: Proxy | None = None) -> None:
+        """With a proxy, S3 and Glue are reached through it, and failpoints can be armed."""
+        self.run, self._supervisor, self.proxy = run, supervisor, proxy
         self.postgres, self.kafka = Postgres(supervisor), Kafka(supervisor)
         self.ministack = Ministack(supervisor)
         self.stack: Stack | None = None
@@ -46,7 +49,8 @@ class Cloud:
     def lake(self) -> Lake:
         """The lake of the deployed stack."""
         assert self.stack is not None, "deployed first"
-        return Lake(self.ministack.endpoint, self.stack.bucket, self.stack.database)
+        disk = self.ministack.objects if self.proxy else None
+        return Lake(self.ministack.endpoint, self.stack.bucket, self.stack.database, disk)
 
     def dsn(self) -> str:
         """The source database."""
@@ -74,16 +78,34 @@ class Cloud:
             session.execute(f"CREATE DATABASE {DATABASE}")
 
     def _start_cloud(self) -> None:
-        self.ministack.start({"FIRN_FAILPOINT_FOLDER": str(self.failpoint_folder)} if self._chaos else None)
+        if self.proxy is not None:
+            self.proxy.start(self.ministack.port)
+        self.ministack.start(self._chaos_env())
         self.stack = deploy(self.run.folder, self.ministack.endpoint)
+        self.programs.mkdir()
+        for name in ("capture-agent", "event-source"):
+            shutil.copy2(BINARIES / name, self.programs)
 
-    def start_event_source(self, extra: Sequence[str] = ()) -> Process:
-        """Starts the stand-in for Lambda's Kafka event source mapping."""
+    @property
+    def programs(self) -> Path:
+        """The run's own copies: what is started again is what was started first, whatever is built meanwhile."""
+        return self.run.folder / "programs"
+
+    def _chaos_env(self) -> dict[str, str]:
+        """What the functions inherit beside the cloud's own address."""
+        if self.proxy is None:
+            return {}
+        services = {f"AWS_ENDPOINT_URL_{service}": self.proxy.endpoint for service in ("S3", "GLUE")}
+        return {"FIRN_FAILPOINT_FOLDER": str(self.failpoint_folder), **services}
+
+    def start_event_source(self, extra: Sequence[str] = (), name: str = "event-source") -> Process:
+        """Starts the stand-in for Lambda's Kafka event source mapping; one of another name takes any port."""
         assert self.stack is not None
+        port = self.event_source_port if name == "event-source" else 0
         return self._supervisor.start(
-            "event-source",
+            name,
             [
-                BINARIES / "event-source",
+                self.programs / "event-source",
                 "--bootstrap-servers",
                 self.kafka.bootstrap,
                 "--bucket",
@@ -91,7 +113,7 @@ class Cloud:
                 "--function",
                 self.stack.ingest_function,
                 "--listen",
-                f"127.0.0.1:{self.event_source_port}",
+                f"127.0.0.1:{port}",
                 *extra,
             ],
             self._env(),
@@ -106,17 +128,16 @@ class Cloud:
             kafka=self.kafka.bootstrap,
             bucket=self.stack.bucket,
             lake_database=self.stack.database,
-            endpoint=self.ministack.endpoint,
+            endpoint=(self.proxy or self.ministack).endpoint,
             listen_port=self.agent_port,
         )
         config = settings.write(self.run.folder / "agent.toml")
         return self._supervisor.start(
-            "capture-agent", [BINARIES / "capture-agent", "run", "--config", config], self._env()
+            "capture-agent", [self.programs / "capture-agent", "run", "--config", config], self._env()
         )
 
     def _env(self) -> dict[str, str]:
-        failpoints = {"FIRN_FAILPOINT_FOLDER": str(self.failpoint_folder)} if self._chaos else {}
-        return {"RUST_LOG": os.environ.get("RUST_LOG", "info"), **self.ministack.client_env(), **failpoints}
+        return {"RUST_LOG": os.environ.get("RUST_LOG", "info"), **self.ministack.client_env(), **self._chaos_env()}
 
     def check(self) -> None:
         """Raises if any part has ended by itself."""

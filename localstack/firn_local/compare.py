@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .lake import LakeRow
 from .pgoutput import UNAVAILABLE, Value
@@ -52,20 +52,40 @@ class Report:
         self.details.append(f"differing: {what}: {'; '.join(why)}")
 
 
-def copy_lsn(rows: Iterable[LakeRow]) -> set[int]:
-    """The positions at which the copied rows say that they were copied; one, if all is well."""
-    return {row.position.commit_lsn for row in rows if row.position.copy is not None}
-
-
 def compare(name: str, table: Table, copied_at: int, rows: list[LakeRow], types: dict[str, str]) -> Report:
     """Holds the lake's rows of a table against its dump and its log; `types` are lake types by source column name."""
-    report = Report(name, found=len(rows))
-    _compare_copy(report, table, copied_at, [row for row in rows if row.position.copy is not None], types)
-    _compare_stream(report, table, copied_at, [row for row in rows if row.position.copy is None], types)
-    incarnations = {row.position.incarnation for row in rows}
-    if len(incarnations) > 1:
-        report.differs("all rows", [f"{len(incarnations)} incarnations of the log"])
-    return report
+    comparison = Comparison(name, replace(table, changes=[]), copied_at, types)
+    comparison.stream(table.changes, [row for row in rows if row.position.copy is None])
+    return comparison.end([row for row in rows if row.position.copy is not None])
+
+
+class Comparison:
+    """The same in pieces: log and lake of one stretch of positions after the other, then the copied rows."""
+
+    def __init__(self, name: str, table: Table, copied_at: int, types: dict[str, str]) -> None:
+        self._table, self._copied_at, self._types = table, copied_at, types
+        self._report = Report(name)
+        self._incarnations: set[int] = set()
+
+    def stream(self, changes: list[Change], rows: list[LakeRow]) -> None:
+        """A stretch of the log, and the streamed rows of the lake that lie in it."""
+        self._see(rows)
+        # What happened before the copy is in it.
+        self._table.changes += [change for change in changes if change.commit_lsn < self._copied_at]
+        later = [change for change in changes if change.commit_lsn >= self._copied_at and change.op != "t"]
+        _compare_stream(self._report, later, rows, self._types)
+
+    def end(self, copied: list[LakeRow]) -> Report:
+        """The copied rows; gives the report."""
+        self._see(copied)
+        _compare_copy(self._report, self._table, self._copied_at, copied, self._types)
+        if len(self._incarnations) > 1:
+            self._report.differs("all rows", [f"{len(self._incarnations)} incarnations of the log"])
+        return self._report
+
+    def _see(self, rows: list[LakeRow]) -> None:
+        self._report.found += len(rows)
+        self._incarnations |= {row.position.incarnation for row in rows}
 
 
 def _compare_copy(report: Report, table: Table, copied_at: int, rows: list[LakeRow], types: dict[str, str]) -> None:
@@ -105,13 +125,9 @@ def _spelled(value: Value, column_type: str) -> Value:
     return repr(float(value)) if isinstance(value, str) and column_type in ("float", "double") else value
 
 
-def _compare_stream(report: Report, table: Table, copied_at: int, rows: list[LakeRow], types: dict[str, str]) -> None:
-    expected = {
-        (change.commit_lsn, change.ordinal): change
-        for change in table.changes
-        if change.commit_lsn >= copied_at and change.op != "t"
-    }
-    report.changed = len(expected)
+def _compare_stream(report: Report, changes: list[Change], rows: list[LakeRow], types: dict[str, str]) -> None:
+    expected = {(change.commit_lsn, change.ordinal): change for change in changes}
+    report.changed += len(expected)
     found: dict[tuple[int, int], list[LakeRow]] = {}
     for row in rows:
         found.setdefault((row.position.commit_lsn, row.position.ordinal or 0), []).append(row)

@@ -23,10 +23,9 @@ import boto3
 from .paths import BINARIES, ROOT, VENV
 from .processes import ServiceError
 from .provision import node_modules
-from .services import CREDENTIALS
+from .services import ACCOUNT, CREDENTIALS
 
 FUNCTIONS = ("ingest", "commit", "ddl", "mapping")
-ACCOUNT = "000000000000"
 
 
 @dataclass(frozen=True)

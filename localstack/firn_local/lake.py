@@ -8,15 +8,19 @@ Always holds: nothing here knows firn's code; of firn's own it reads only what i
 
 from __future__ import annotations
 
+import bisect
 import importlib.util
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyiceberg.io.pyarrow import PyArrowFileIO
 from pyiceberg.table import StaticTable
 
 from .deploy import client
@@ -87,11 +91,56 @@ class Summary:
     committed_ms: int
 
 
+class DiskIO(PyArrowFileIO):
+    """Reads objects where the local cloud keeps them: the same bytes, without its one thread between."""
+
+    def new_input(self, location: str) -> Any:
+        """The object's file; over the network where the name of the key has none."""
+        path = Path(self.properties["firn.disk"]) / location.removeprefix("s3://")
+        return super().new_input(str(path) if path.is_file() else location)
+
+
+class Content:
+    """All rows of a table: the streamed ones in the order of the log, taken piece by piece, and the copied ones."""
+
+    def __init__(self, arrow: pa.Table, rows: Callable[[pa.Table], list[LakeRow]]) -> None:
+        self.arrow, self._rows = arrow, rows
+        lanes = pc.utf8_slice_codeunits(arrow["_pos"], 24, 26)
+        streamed, self._copied = (arrow.filter(pc.equal(lanes, lane)) for lane in ("01", "00"))
+        if len(streamed) + len(self._copied) != len(arrow):
+            raise ValueError("a _pos lies in no lane")
+        self._streamed = streamed.take(pc.sort_indices(pc.utf8_slice_codeunits(streamed["_pos"], 8)))
+        self._places: list[str] = pc.utf8_slice_codeunits(self._streamed["_pos"], 8, 24).to_pylist()
+        self._taken = 0
+
+    def versions(self) -> list[int]:
+        """Schema versions that its rows have."""
+        return sorted(self.arrow["_schema_version"].unique().to_pylist())
+
+    def copy_places(self) -> set[int]:
+        """The positions at which the copied rows say that they were copied; one, if all is well."""
+        places = pc.utf8_slice_codeunits(self._copied["_pos"], 8, 24).unique().to_pylist()
+        return {int(place, 16) for place in places}
+
+    def copied(self) -> list[LakeRow]:
+        """The copied rows."""
+        return self._rows(self._copied)
+
+    def take(self, end_lsn: int | None) -> list[LakeRow]:
+        """The streamed rows up to a position, or all, that were not taken before."""
+        begin, end = self._taken, len(self._places)
+        if end_lsn is not None:
+            end = bisect.bisect_right(self._places, f"{end_lsn:016x}", lo=begin)
+        self._taken = end
+        return self._rows(self._streamed.slice(begin, end - begin))
+
+
 class Lake:
     """The lake of one run."""
 
-    def __init__(self, endpoint: str, bucket: str, database: str) -> None:
+    def __init__(self, endpoint: str, bucket: str, database: str, disk: Path | None = None) -> None:
         self._endpoint, self._bucket, self._database = endpoint, bucket, database
+        self._disk = disk
         self._store, self._glue = client("s3", endpoint), client("glue", endpoint)
         self._summaries: dict[str, Summary] = {}
 
@@ -114,18 +163,6 @@ class Lake:
         """The last snapshot of every table, by name."""
         return [self._summary(table) for _name, table in sorted(self.tables().items())]
 
-    def row_count(self) -> int:
-        """Rows of all tables, as their last snapshots say."""
-        return sum(summary.rows for summary in self.summaries())
-
-    def copied_at(self, name: TableName) -> int | None:
-        """The position of the log at which a table was copied, from its copied rows."""
-        if (table := self.tables().get(name)) is None:
-            return None
-        scan = self._open(table).scan(row_filter="_op == 'r'", selected_fields=("_op", "_pos"), limit=1)
-        found = scan.to_arrow()["_pos"].to_pylist()
-        return Position.parse(found[0]).commit_lsn if found else None
-
     def _summary(self, table: LakeTable) -> Summary:
         if (known := self._summaries.get(table.metadata_location)) is None:
             metadata = self._open(table).metadata
@@ -140,19 +177,31 @@ class Lake:
             self._summaries[table.metadata_location] = known
         return known
 
-    def arrow(self, table: LakeTable) -> pa.Table:
-        """All rows of a table, by PyIceberg."""
-        return self._open(table).scan().to_arrow()
+    def data_files(self) -> set[str]:
+        """Addresses of all files that any snapshot of any table names."""
+        named: set[str] = set()
+        for table in self.tables().values():
+            opened = self._open(table)
+            manifests = {}
+            for snapshot in opened.snapshots():
+                manifests |= {manifest.manifest_path: manifest for manifest in snapshot.manifests(opened.io)}
+            for manifest in manifests.values():
+                named |= {entry.data_file.file_path for entry in manifest.fetch_manifest_entry(opened.io)}
+        return named
 
-    def rows(self, table: LakeTable) -> list[LakeRow]:
-        """All rows of a table, in the source's words."""
-        content = self.arrow(table)
-        current = {field.field_id: field.name for field in self._open(table).schema().fields}
-        rows: list[LakeRow] = []
-        for version in sorted(set(content["_schema_version"].to_pylist())):
-            part = content.filter(pc.equal(content["_schema_version"], version))
-            rows.extend(_rows_of_version(part, current, self._schema_document(table, version)))
-        return rows
+    def content(self, table: LakeTable) -> Content:
+        """All rows of a table, by PyIceberg."""
+        opened = self._open(table)
+        current = {field.field_id: field.name for field in opened.schema().fields}
+
+        def rows(part: pa.Table) -> list[LakeRow]:
+            found: list[LakeRow] = []
+            for version in sorted(set(part["_schema_version"].to_pylist())):
+                of_version = part.filter(pc.equal(part["_schema_version"], version))
+                found.extend(_rows_of_version(of_version, current, self._schema_document(table, version)))
+            return found
+
+        return Content(opened.scan().to_arrow(), rows)
 
     def column_types(self, table: LakeTable, version: int) -> dict[str, str]:
         """Lake type by source column name, as a version of the schema document says."""
@@ -166,6 +215,8 @@ class Lake:
             "s3.secret-access-key": CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
             "s3.region": CREDENTIALS["AWS_REGION"],
         }
+        if self._disk is not None:
+            properties |= {"py-io-impl": "firn_local.lake.DiskIO", "firn.disk": str(self._disk)}
         return StaticTable.from_metadata(table.metadata_location, properties)
 
     def _documents(self, prefix: str) -> list[dict[str, Any]]:
@@ -175,6 +226,7 @@ class Lake:
     def _document(self, key: str) -> dict[str, Any]:
         return json.loads(self._store.get_object(Bucket=self._bucket, Key=key)["Body"].read())
 
+    @cache  # noqa: B019 - a lake lives as long as its run
     def _schema_document(self, table: LakeTable, version: int) -> dict[str, Any]:
         return self._document(f"control/schema/{table.source}/{table.topic}/{version:010}.json")
 

@@ -10,6 +10,7 @@ after each message.
 
 from __future__ import annotations
 
+import mmap
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -69,11 +70,12 @@ class Transaction:
     changes: list[RowChange | Truncate] = field(default_factory=list)
 
 
+_TEXT, _NULL, _UNCHANGED = ord("t"), ord("n"), ord("u")
 _EPOCH_2000_US = 946_684_800_000_000
 
 
 class _Reader:
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes | mmap.mmap) -> None:
         self.data, self.at = data, 0
 
     def take(self, form: str) -> int:
@@ -85,29 +87,33 @@ class _Reader:
         return chr(self.take("B"))
 
     def text(self) -> str:
-        end = self.data.index(b"\0", self.at)
+        end = self.data.find(b"\0", self.at)
         value = self.data[self.at : end].decode()
         self.at = end + 1
         return value
 
     def row(self) -> Tuple:
+        # Written flat: a long run has tens of millions of values.
         values: Tuple = []
-        for _column in range(self.take("h")):
-            kind = self.letter()
-            if kind == "n":
+        data, at = self.data, self.at + 2
+        for _column in range(int.from_bytes(data[self.at : at], "big")):
+            kind = data[at]
+            at += 1
+            if kind == _TEXT:
+                end = at + 4 + int.from_bytes(data[at : at + 4], "big")
+                values.append(data[at + 4 : end].decode())
+                at = end
+            elif kind == _NULL:
                 values.append(None)
-            elif kind == "u":
+            elif kind == _UNCHANGED:
                 values.append(UNAVAILABLE)
-            elif kind == "t":
-                length = self.take("i")
-                values.append(self.data[self.at : self.at + length].decode())
-                self.at += length
             else:
-                raise ValueError(f"unknown kind of value {kind!r} at byte {self.at}")
+                raise ValueError(f"unknown kind of value {chr(kind)!r} at byte {at}")
+        self.at = at
         return values
 
 
-def transactions(data: bytes) -> Iterator[Transaction]:
+def transactions(data: bytes | mmap.mmap) -> Iterator[Transaction]:
     """All transactions of a capture, in commit order."""
     reader, relations = _Reader(data), {}
     current: Transaction | None = None

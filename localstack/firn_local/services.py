@@ -31,6 +31,12 @@ CREDENTIALS = {
 }
 
 
+# A server that starts beside builds on few processors, on a log that it must recover first.
+START_SECONDS_MAX = 180.0
+# The account that every bucket of the local cloud belongs to.
+ACCOUNT = "000000000000"
+
+
 def free_port() -> int:
     """A port of the loopback address that nothing listens on."""
     with socket.socket() as listener:
@@ -106,7 +112,7 @@ class Postgres:
             "postgres", [self.programs / "postgres", "-D", self.data], stop=signal.SIGINT, as_postgres=True
         )
         ready = [self.programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]
-        self._supervisor.wait_until(lambda: subprocess.run(ready).returncode == 0, "PostgreSQL")
+        self._supervisor.wait_until(lambda: subprocess.run(ready).returncode == 0, "PostgreSQL", START_SECONDS_MAX)
 
     def dsn(self, database: str = "postgres") -> str:
         """Connection string of a database."""
@@ -170,7 +176,7 @@ class Kafka:
     def restart(self) -> None:
         """Starts the broker on its log and waits for its port."""
         self.process = self._supervisor.start("kafka", [*self._java("384m"), "kafka.Kafka", self._settings])
-        self._supervisor.wait_until(lambda: listening(self.port), "Kafka")
+        self._supervisor.wait_until(lambda: listening(self.port), "Kafka", START_SECONDS_MAX)
 
     @staticmethod
     def _java(heap: str) -> list[str | Path]:
@@ -203,6 +209,11 @@ class Ministack:
         """Address for every SDK."""
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def objects(self) -> Path:
+        """Folder that holds a folder for each bucket, with a file for each object."""
+        return self._folder / "s3" / ACCOUNT
+
     def client_env(self) -> dict[str, str]:
         """Environment for programs that talk to it."""
         return {**CREDENTIALS, "AWS_ENDPOINT_URL": self.endpoint, "FIRN_S3_PATH_STYLE": "1"}
@@ -226,7 +237,7 @@ class Ministack:
             "LOG_LEVEL": "WARNING",
         }
         self.process = self._supervisor.start("ministack", [VENV / "bin" / "ministack"], env)
-        self._supervisor.wait_until(self._answers, "ministack")
+        self._supervisor.wait_until(self._answers, "ministack", START_SECONDS_MAX)
 
     def _answers(self) -> bool:
         try:

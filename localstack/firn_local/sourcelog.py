@@ -1,6 +1,6 @@
 """What the lake must hold, from the source alone: the log through a second slot, the tables at that slot's snapshot.
 
-Flow: `Witness.open` before the agent starts -> workload -> `Witness.close` -> `Expectation`.
+Flow: `Witness.open` before the agent starts -> workload -> `Witness.close` -> `SourceLog`.
 
 Always holds: the witness's slot is older than the agent's copy, so that nothing can fall between; it is read by
 `pg_recvlogical` and decoded by `pgoutput`, neither of which is ours to ship.
@@ -12,8 +12,10 @@ SnapBuildXactNeedsSkip); otherwise its rows are in the snapshot.
 
 from __future__ import annotations
 
+import mmap
 import os
 import subprocess
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,6 +37,8 @@ SESSION = {
 }
 PGOPTIONS = " ".join(f"-c {name}={value}" for name, value in SESSION.items())
 TableName = tuple[str, str]
+# firn's own table of events, with a row for each truncated table.
+EVENTS: TableName = ("firn", "events")
 Row = dict[str, Value]
 
 
@@ -104,32 +108,33 @@ class Table:
         return tuple(row[name] for name in self.key)
 
 
-@dataclass(frozen=True)
-class TruncateEvent:
-    """One table of a TRUNCATE."""
+class SourceLog:
+    """All that the lake must hold: the tables as the witness saw them, and the log since, read in its order."""
 
-    commit_lsn: int
-    ordinal: int
-    commit_us: int
-    xid: int
-    schema: str
-    table: str
-    cascade: bool
-    restart_identity: bool
+    def __init__(self, tables: dict[TableName, Table], log: Callable[[], Iterable[Transaction]]) -> None:
+        self.tables, self._log = tables, log
+
+    def windows(self, changes_max: int) -> Iterator[Window]:
+        """The log in pieces of whole transactions, each of about so many changes."""
+        window = Window()
+        for transaction in self._log():
+            for name, change in _numbered(self.tables, transaction):
+                window.changes.setdefault(name, []).append(change)
+                window.count += 1
+            window.end_lsn = transaction.commit_lsn
+            if window.count >= changes_max:
+                yield window
+                window = Window()
+        yield window
 
 
 @dataclass
-class Expectation:
-    """All that the lake must hold."""
+class Window:
+    """A piece of the log: changes by table, and the position that it reaches to."""
 
-    tables: dict[TableName, Table]
-    truncates: list[TruncateEvent] = field(default_factory=list)
-
-    def row_count(self, copied_at: int) -> int:
-        """Rows that the lake holds at the end, if the tables were copied at a position."""
-        changes = (change for table in self.tables.values() for change in table.changes)
-        streamed = sum(change.op != "t" and change.commit_lsn >= copied_at for change in changes)
-        return sum(len(table.rows_at(copied_at)) for table in self.tables.values()) + streamed + len(self.truncates)
+    changes: dict[TableName, list[Change]] = field(default_factory=dict)
+    count: int = 0
+    end_lsn: int = 0
 
 
 class Witness:
@@ -153,8 +158,8 @@ class Witness:
                 raise ServiceError(f"no slot for the witness: {made.error_message.decode()}")
             self.tables = dump(dsn, snapshot.decode())
 
-    def close(self) -> Expectation:
-        """Reads the log up to now, and drops slot and publication."""
+    def close(self) -> SourceLog:
+        """Takes the log up to now, and drops slot and publication."""
         dsn = self._postgres.dsn(self._database)
         capture = self._folder / "witness.pgoutput"
         with psycopg.connect(dsn, autocommit=True) as session:
@@ -162,7 +167,14 @@ class Witness:
             _receive(self._postgres, dsn, end, capture)
             session.execute(f"SELECT pg_drop_replication_slot('{SLOT}')")
             session.execute(f"DROP PUBLICATION {PUBLICATION}")
-        return expectation(self.tables, list(transactions(capture.read_bytes())))
+        return SourceLog(self.tables, lambda: _captured(capture))
+
+
+def _captured(capture: Path) -> Iterator[Transaction]:
+    """The transactions of a capture, without holding it in memory."""
+    if capture.stat().st_size:
+        with capture.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            yield from transactions(content)
 
 
 def dump(dsn: str, snapshot: str) -> dict[TableName, Table]:
@@ -223,42 +235,42 @@ def _receive(postgres: Postgres, dsn: str, end: str, capture: Path) -> None:
         ],
         env={"PATH": os.environ["PATH"], "PGOPTIONS": PGOPTIONS},
         capture_output=True,
-        timeout=600,
+        timeout=1200,
     )
     if received.returncode:
         raise ServiceError(f"pg_recvlogical failed:\n{received.stderr.decode()}")
 
 
-def expectation(tables: dict[TableName, Table], log: list[Transaction]) -> Expectation:
-    """Numbers the changes of each transaction and sorts them by table.
+def _numbered(tables: dict[TableName, Table], transaction: Transaction) -> Iterator[tuple[TableName, Change]]:
+    """The changes of a transaction with their ordinals, by table; a TRUNCATE is one in its table, and an event.
 
     An update of key columns counts as two changes: delete of the old key, insert of the new row.
     """
-    expected = Expectation(tables)
-    for transaction in log:
-        ordinal = 0
-        for event in transaction.changes:
-            if isinstance(event, Truncate):
-                for relation in event.relations:
-                    ordinal += 1
-                    _add_truncate(expected, transaction, ordinal, relation.schema, relation.table, event)
-                continue
-            table = expected.tables[event.relation.schema, event.relation.table]
-            for op, row, before in _split(table, event):
+    ordinal = 0
+    when = transaction.commit_us
+    for event in transaction.changes:
+        if isinstance(event, Truncate):
+            for relation in event.relations:
                 ordinal += 1
-                where = (transaction.commit_lsn, ordinal, transaction.commit_us)
-                table.changes.append(Change(op, *where, row, before))
-    return expected
+                name = (relation.schema, relation.table)
+                yield name, Change("t", transaction.commit_lsn, ordinal, when, {})
+                yield EVENTS, Change("c", transaction.commit_lsn, ordinal, when, _event_row(transaction, name, event))
+            continue
+        name = (event.relation.schema, event.relation.table)
+        for op, row, before in _split(tables[name], event):
+            ordinal += 1
+            yield name, Change(op, transaction.commit_lsn, ordinal, when, row, before)
 
 
-def _add_truncate(
-    expected: Expectation, transaction: Transaction, ordinal: int, schema: str, table: str, event: Truncate
-) -> None:
-    where = (transaction.commit_lsn, ordinal, transaction.commit_us)
-    expected.tables[schema, table].changes.append(Change("t", *where, {}))
-    expected.truncates.append(
-        TruncateEvent(*where, transaction.xid, schema, table, event.cascade, event.restart_identity)
-    )
+def _event_row(transaction: Transaction, name: TableName, event: Truncate) -> Row:
+    return {
+        "event": "truncate",
+        "table_schema": name[0],
+        "table_name": name[1],
+        "cascade": "t" if event.cascade else "f",
+        "restart_identity": "t" if event.restart_identity else "f",
+        "transaction_id": str(transaction.xid),
+    }
 
 
 def _split(table: Table, event: RowChange) -> list[tuple[str, Row, Row | None]]:

@@ -1,83 +1,83 @@
 """Source log against lake, change for change, over all tables; and two readers against each other.
 
-Flow: `sourcelog.Expectation` + `lake.Lake` -> `compare` -> counts on the terminal, details in `differences.txt`.
+Flow: `sourcelog.SourceLog`, read once, + `lake.Lake` -> `compare` -> counts on the terminal, `differences.txt`.
 
-Always holds: the console shows names, counts and positions; values stand only in the file beside the logs.
+Always holds: log and lake are walked side by side in the order of positions, so that the Python objects at a time do
+not grow in number with the log; the console shows names, counts and positions; values stand only in the file beside the
+logs.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from .agreement import disagreements
-from .compare import Report, compare, copy_lsn
-from .lake import Lake, LakeRow, LakeTable, connect_duckdb
-from .sourcelog import Change, Expectation, Table, TableName
+from .compare import Comparison, Report
+from .lake import Content, Lake, LakeTable, connect_duckdb
+from .sourcelog import SourceLog, Table, TableName
 
-EVENTS: TableName = ("firn", "events")
 SHOWN_DETAILS = 5
+# Rows of Python objects that are held at a time.
+CHANGES_OF_A_WINDOW = 50_000
 
 
-def verify(expected: Expectation, lake: Lake, endpoint: str, folder: Path) -> bool:
-    """Compares everything and prints the counts; gives whether all is equal."""
-    stand_in = _with_events(expected)
-    tables = lake.tables()
-    rows = {name: lake.rows(table) for name, table in tables.items()}
-    copied_at = {name: copy_lsn(found) for name, found in rows.items()}
-    every = set().union(*copied_at.values())
-    reports = []
-    for name, table in sorted(stand_in.items()):
-        wanted_anything = bool(table.changes or table.dump)
-        if name not in tables:
-            if wanted_anything:
-                reports.append(Report(".".join(name), missing=1, details=["missing: the whole table"]))
-            continue
-        places = copied_at[name] or every or {0}
-        types = _types(lake, tables[name], rows[name])
-        report = compare(".".join(name), table, max(places), rows[name], types)
-        if len(places) > 1 and copied_at[name]:
-            report.differs("copied rows", [f"{len(places)} copy positions"])
+def verify(log: SourceLog, lake: Lake, endpoint: str, folder: Path) -> Verdict:
+    """Compares everything and prints the counts."""
+    found = lake.tables()
+    contents = {name: lake.content(table) for name, table in found.items()}
+    copied_at = {name: content.copy_places() for name, content in contents.items()}
+    every = set().union(*copied_at.values()) or {0}
+    comparisons = {}
+    for name, content in contents.items():
+        types = _types(lake, found[name], content.versions())
+        table = log.tables.get(name) or Table(key=())
+        comparisons[name] = Comparison(".".join(name), table, max(copied_at[name] or every), types)
+    absent = {name for name, table in log.tables.items() if table.dump} - set(contents)
+    for window in log.windows(CHANGES_OF_A_WINDOW):
+        absent |= set(window.changes) - set(contents)
+        for name, content in contents.items():
+            comparisons[name].stream(window.changes.get(name, []), content.take(window.end_lsn))
+    reports = [Report(".".join(name), missing=1, details=["missing: the whole table"]) for name in sorted(absent)]
+    for name, content in sorted(contents.items()):
+        comparisons[name].stream([], content.take(None))
+        report = comparisons[name].end(content.copied())
+        if len(copied_at[name]) > 1:
+            report.differs("copied rows", [f"{len(copied_at[name])} copy positions"])
         reports.append(report)
-    readers = _reader_disagreements(lake, tables, endpoint)
-    _print(reports, readers, folder)
-    return all(report.equal for report in reports) and not readers
+    readers = _reader_disagreements(contents, found, endpoint)
+    return _print(reports, readers, folder)
 
 
-def _with_events(expected: Expectation) -> dict[TableName, Table]:
-    """The tables, and beside them firn's own table of events with a row for each truncated table."""
-    events = Table(key=())
-    for event in expected.truncates:
-        row = {
-            "event": "truncate",
-            "table_schema": event.schema,
-            "table_name": event.table,
-            "cascade": "t" if event.cascade else "f",
-            "restart_identity": "t" if event.restart_identity else "f",
-            "transaction_id": str(event.xid),
-        }
-        events.changes.append(Change("c", event.commit_lsn, event.ordinal, event.commit_us, row))
-    return {**expected.tables, EVENTS: events}
+@dataclass(frozen=True)
+class Verdict:
+    """What came out: all tables in one report, and whether all is equal."""
+
+    total: Report
+    equal: bool
 
 
-def _types(lake: Lake, table: LakeTable, rows: list[LakeRow]) -> dict[str, str]:
+def _types(lake: Lake, table: LakeTable, versions: list[int]) -> dict[str, str]:
     """Lake type by source column name; a name that had several types over time is compared as text."""
     types: dict[str, set[str]] = {}
-    for version in {row.version for row in rows}:
+    for version in versions:
         for name, kind in lake.column_types(table, version).items():
             types.setdefault(name, set()).add(kind)
     return {name: kinds.pop() if len(kinds) == 1 else "" for name, kinds in types.items()}
 
 
-def _reader_disagreements(lake: Lake, tables: dict[TableName, LakeTable], endpoint: str) -> list[str]:
+def _reader_disagreements(
+    contents: dict[TableName, Content], tables: dict[TableName, LakeTable], endpoint: str
+) -> list[str]:
     found = []
     with connect_duckdb(endpoint) as connection:
-        for name, table in sorted(tables.items()):
-            differences = disagreements(lake.arrow(table), connection, table.metadata_location)
+        for name, content in sorted(contents.items()):
+            differences = disagreements(content.arrow, connection, tables[name].metadata_location)
             found += [f"{'.'.join(name)}: {difference}" for difference in differences]
     return found
 
 
-def _print(reports: list[Report], readers: list[str], folder: Path) -> None:
+def _print(reports: list[Report], readers: list[str], folder: Path) -> Verdict:
     width = max(len(report.name) for report in reports)
     heads = ("copied", "changed", "found", "missing", "extra", "differing")
     print(f"{'table':{width}} " + " ".join(f"{head:>9}" for head in heads))
@@ -99,3 +99,4 @@ def _print(reports: list[Report], readers: list[str], folder: Path) -> None:
         print(f"all {len(wrong)} differences: {folder / 'differences.txt'}")
     print("PyIceberg and DuckDB agree on every table" if not readers else "the readers disagree")
     print("EQUAL: the lake holds the source log, change for change" if not wrong else "NOT EQUAL")
+    return Verdict(total, not wrong)

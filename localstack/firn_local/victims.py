@@ -10,16 +10,15 @@ import signal
 import statistics
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg
 
 from .cloud import AGENT_SLOT, Cloud, fetch
-from .paths import BINARIES
 from .patience import KeepingSupervisor
-from .processes import ServiceError, marked
+from .processes import Process, ServiceError, marked
 from .services import free_port
 
 AGENT, EVENT_SOURCE = "capture-agent", "event-source"
@@ -64,7 +63,11 @@ class Victims:
     """Starts, kills and revives the parts of one cloud."""
 
     def __init__(
-        self, cloud: Cloud, supervisor: KeepingSupervisor, event_source_words: Sequence[str], draw: random.Random
+        self,
+        cloud: Cloud,
+        supervisor: KeepingSupervisor,
+        event_source_words: Callable[[], Sequence[str]],
+        draw: random.Random,
     ) -> None:
         self._cloud, self._supervisor, self._random = cloud, supervisor, draw
         self._words = event_source_words
@@ -72,7 +75,7 @@ class Victims:
     def start(self) -> None:
         """Starts event source and agent, which come back from now on whenever they die; the broker does too."""
         keepers = self._supervisor.keepers
-        keepers[EVENT_SOURCE] = lambda: self._cloud.start_event_source(self._words)
+        keepers[EVENT_SOURCE] = lambda: self._cloud.start_event_source(self._words())
         keepers[AGENT] = self._cloud.start_agent
         keepers["kafka"] = self._cloud.kafka.restart
         keepers[EVENT_SOURCE]()
@@ -143,23 +146,82 @@ class Victims:
 
     def agents(self) -> int:
         """How many agents live."""
-        program = str(BINARIES / AGENT).encode()
+        program = str(self._cloud.programs / AGENT).encode()
         commands = (Path(f"/proc/{pid}/cmdline") for pid in marked(self._cloud.run.run_id))
         return sum(command.read_bytes().split(b"\0")[0] == program for command in commands)
 
-    def second_agent(self, seconds: float) -> int:
-        """Starts a second agent, and takes it for the agent; the first must halt. Gives the first one's exit code."""
+    def freeze(self, name: str, most: int = 1) -> list[int]:
+        """Stops processes of a part where they stand; gives which."""
+        pids = self._pids(name)
+        chosen = self._random.sample(pids, min(most, len(pids)))
+        self.signal(chosen, signal.SIGSTOP)
+        return chosen
+
+    def thaw(self, pids: Sequence[int]) -> None:
+        """Lets them go on."""
+        self.signal(pids, signal.SIGCONT)
+
+    @staticmethod
+    def signal(pids: Sequence[int], number: signal.Signals) -> None:
+        """Sends a signal to those that still are."""
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    @contextlib.contextmanager
+    def second_event_source(self) -> Iterator[None]:
+        """A second event source on the same topics and groups, for a while."""
+        name = f"{EVENT_SOURCE}-2"
+        process = self._cloud.start_event_source(self._words(), name)
+        try:
+            yield
+        finally:
+            del self._supervisor.processes[name]
+            process.stop()
+
+    def second_agent(self, seconds: float, frozen_seconds: float = 0) -> int:
+        """Starts a second agent; one of the two must halt, and the other is the agent. Gives the exit code.
+
+        With `frozen_seconds` the first stands still meanwhile, and goes on when the second has fenced it.
+        """
         # Whoever halts must not come back: a service manager has RestartPreventExitStatus for that.
-        first = self._supervisor.processes.pop(AGENT)
+        first, port = self._supervisor.processes.pop(AGENT), self._cloud.agent_port
+        if frozen_seconds:
+            first.child.send_signal(signal.SIGSTOP)
+        written = first.log.stat().st_size
         self._cloud.agent_port = free_port()
-        self._cloud.start_agent()
-        deadline = time.monotonic() + seconds
-        while (code := first.child.poll()) is None:
-            self._supervisor.check()
-            if time.monotonic() > deadline:
-                first.kill()
-                raise ServiceError(f"the first agent still lived {seconds:.0f} s after the second began")
-            time.sleep(0.05)
-        if code != EXIT_HALT or "another agent has taken over" not in first.log.read_text():
-            raise ServiceError(f"the first agent ended with {code} instead of halting because it is fenced")
+        second = self._cloud.start_agent()
+        # Neither is started again while both are there.
+        keeper = self._supervisor.keepers.pop(AGENT)
+        del self._supervisor.processes[AGENT]
+        ended: Process | None = None
+        try:
+            self._rest(frozen_seconds)
+            first.child.send_signal(signal.SIGCONT)
+            deadline = time.monotonic() + seconds
+            while (ended := _ended(first, second)) is None:
+                if time.monotonic() > deadline:
+                    raise ServiceError(f"two agents still lived {seconds:.0f} s after the second began")
+                self._rest(0.05)
+        finally:
+            left = second if ended is first else first
+            if ended is second:
+                self._cloud.agent_port = port
+            self._supervisor.processes[AGENT] = left
+            self._supervisor.keepers[AGENT] = keeper
+        code = ended.child.returncode
+        if code != EXIT_HALT or "another agent has taken over" not in ended.log.read_text()[written:]:
+            raise ServiceError(f"an agent ended with {code} instead of halting because it is fenced")
         return code
+
+    def _rest(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while True:
+            self._supervisor.check()
+            if time.monotonic() >= end:
+                return
+            time.sleep(0.05)
+
+
+def _ended(*processes: Process) -> Process | None:
+    return next((process for process in processes if process.child.poll() is not None), None)

@@ -265,8 +265,8 @@ class Shopper:
 class Workload:
     """Runs the sessions until it is stopped; the rate is changes per second over all of them."""
 
-    def __init__(self, dsn: str, seed: int, rate: float) -> None:
-        self._dsn, self._seed, self._rate = dsn, seed, rate
+    def __init__(self, dsn: str, seed: int, rate: float, shopper: type[Shopper] = Shopper) -> None:
+        self._dsn, self._seed, self._rate, self._shopper = dsn, seed, rate, shopper
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
@@ -277,7 +277,7 @@ class Workload:
     def start(self) -> None:
         """Starts the writing sessions."""
         for number in range(SESSIONS):
-            self._spawn(self._shop, Shopper(self._seed, number))
+            self._spawn(self._shop, self._shopper(self._seed, number))
 
     def start_special(self, interval_seconds: float) -> None:
         """Starts what happens seldom: schema changes, a TRUNCATE, a row too large for a record, extremes."""
