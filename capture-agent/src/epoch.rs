@@ -73,10 +73,10 @@ pub async fn current_incarnation(store: &dyn ObjectStore, topic: &str) -> Result
 }
 
 async fn highest(store: &dyn ObjectStore, folder: &str) -> Result<u64, AgentError> {
-    let keys = store.list(folder).await?;
-    let numbers = keys
+    let claims = store.list(folder).await?;
+    let numbers = claims
         .iter()
-        .filter_map(|key| key.strip_prefix(folder)?.parse::<u64>().ok());
+        .filter_map(|claim| claim.key.strip_prefix(folder)?.parse::<u64>().ok());
     Ok(numbers.max().unwrap_or(0))
 }
 

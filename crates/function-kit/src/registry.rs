@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use change_event::{Disposition, SourceSchema, TopicRegistration, layout};
-use object_io::{ObjectError, ObjectStore};
+use object_io::{ListedObject, ObjectError, ObjectStore};
 
 /// Why an announcement cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -84,13 +84,12 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Object`].
     pub async fn topics(&self) -> Result<Vec<String>, RegistryError> {
-        let keys = self.store.list(layout::REGISTRY).await?;
-        let topic = |key: &String| {
-            key.strip_prefix(layout::REGISTRY)?
-                .strip_suffix(".json")
-                .map(str::to_owned)
+        let objects = self.store.list(layout::REGISTRY).await?;
+        let topic = |object: &ListedObject| {
+            let name = object.key.strip_prefix(layout::REGISTRY)?;
+            name.strip_suffix(".json").map(str::to_owned)
         };
-        Ok(keys.iter().filter_map(topic).collect())
+        Ok(objects.iter().filter_map(topic).collect())
     }
 
     /// One version of a topic's source schema, or `None` if it was never published.

@@ -10,12 +10,13 @@
 use std::io::{self, ErrorKind};
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::UNIX_EPOCH;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::fs;
 
-use crate::{ObjectError, ObjectStore, PutOutcome};
+use crate::{ListPage, ListedObject, ObjectError, ObjectStore, PAGE_OBJECTS_MAX, PutOutcome};
 
 /// Folder below the root for files that are being written. Its name holds a byte that no key of ours begins with.
 const PARTIAL: &str = "~partial";
@@ -136,16 +137,31 @@ impl ObjectStore for FolderStore {
         rename.await.map_err(|source| failed("put", key, source))
     }
 
-    async fn list(&self, prefix: &str) -> Result<Vec<String>, ObjectError> {
-        let keys = keys_below(&self.root)
-            .await
-            .map_err(|source| failed("list", prefix, source))?;
-        let mut keys: Vec<String> = keys
-            .into_iter()
-            .filter(|key| key.starts_with(prefix))
-            .collect();
+    async fn list_page(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<ListPage, ObjectError> {
+        let failed = |source| failed("list", prefix, source);
+        let mut keys = keys_below(&self.root).await.map_err(failed)?;
+        keys.retain(|key| {
+            key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after)
+        });
         keys.sort_unstable();
-        Ok(keys)
+        let page_objects = limit.min(PAGE_OBJECTS_MAX);
+        let truncated = keys.len() > page_objects;
+        keys.truncate(page_objects);
+        let mut objects = Vec::with_capacity(keys.len());
+        for key in keys {
+            match fs::metadata(self.root.join(&key)).await {
+                Ok(found) => objects.push(listed(key, &found)),
+                // Removed since the folder was read.
+                Err(source) if is_absent(&source) => {}
+                Err(source) => return Err(failed(source)),
+            }
+        }
+        Ok(ListPage { objects, truncated })
     }
 
     async fn delete(&self, key: &str) -> Result<(), ObjectError> {
@@ -154,6 +170,19 @@ impl ObjectStore for FolderStore {
             Err(source) if is_absent(&source) => Ok(()),
             Err(source) => Err(failed("delete", key, source)),
         }
+    }
+}
+
+fn listed(key: String, found: &std::fs::Metadata) -> ListedObject {
+    let modified_ms = found
+        .modified()
+        .ok()
+        .and_then(|time| time.duration_since(UNIX_EPOCH).ok())
+        .and_then(|since| i64::try_from(since.as_millis()).ok());
+    ListedObject {
+        key,
+        size_bytes: found.len(),
+        modified_ms: modified_ms.unwrap_or(i64::MAX),
     }
 }
 

@@ -61,6 +61,30 @@ pub enum ObjectError {
     },
 }
 
+/// What a listing says about an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedObject {
+    /// Its key.
+    pub key: String,
+    /// Bytes in it.
+    pub size_bytes: u64,
+    /// When it was last written by the store's clock, in milliseconds since the Unix epoch. A store may round it to the
+    /// second, and one that does not say gives `i64::MAX`: to whoever judges by age, the object was written just now.
+    pub modified_ms: i64,
+}
+
+/// One page of a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListPage {
+    /// Objects in byte order of their keys.
+    pub objects: Vec<ListedObject>,
+    /// There are more behind the last of them.
+    pub truncated: bool,
+}
+
+/// Objects that S3 lists at once.
+pub const PAGE_OBJECTS_MAX: usize = 1000;
+
 /// One bucket.
 #[async_trait]
 pub trait ObjectStore: Debug + Send + Sync {
@@ -76,8 +100,30 @@ pub trait ObjectStore: Debug + Send + Sync {
     /// Writes the object whatever is there. Only for keys that hold a fresh id, or documents with one writer.
     async fn put(&self, key: &str, body: Bytes) -> Result<(), ObjectError>;
 
-    /// All keys below a prefix, in byte order. Not for the hot path.
-    async fn list(&self, prefix: &str) -> Result<Vec<String>, ObjectError>;
+    /// The objects whose keys begin with `prefix` and stand behind `after`, in byte order: at most `limit` of them, and at
+    /// most [`PAGE_OBJECTS_MAX`].
+    async fn list_page(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<ListPage, ObjectError>;
+
+    /// All objects below a prefix, in byte order. Not for the hot path.
+    async fn list(&self, prefix: &str) -> Result<Vec<ListedObject>, ObjectError> {
+        let mut objects: Vec<ListedObject> = Vec::new();
+        loop {
+            let after = objects.last().map(|last| last.key.clone());
+            let page = self
+                .list_page(prefix, after.as_deref(), PAGE_OBJECTS_MAX)
+                .await?;
+            let more = page.truncated && !page.objects.is_empty();
+            objects.extend(page.objects);
+            if !more {
+                return Ok(objects);
+            }
+        }
+    }
 
     /// Removes the object; nothing there is no error.
     async fn delete(&self, key: &str) -> Result<(), ObjectError>;

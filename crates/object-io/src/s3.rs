@@ -17,9 +17,10 @@ use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::put_object::PutObjectError;
 use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::Object;
 use bytes::Bytes;
 
-use crate::{ObjectError, ObjectStore, PutOutcome};
+use crate::{ListPage, ListedObject, ObjectError, ObjectStore, PAGE_OBJECTS_MAX, PutOutcome};
 
 /// Times a create-only put that met a racing write (409) is sent again.
 const CONFLICT_TRIES: u32 = 5;
@@ -113,6 +114,18 @@ where
     }
 }
 
+fn listed(object: Object) -> Option<ListedObject> {
+    let modified = object.last_modified.and_then(|time| time.to_millis().ok());
+    Some(ListedObject {
+        key: object.key?,
+        size_bytes: object
+            .size
+            .and_then(|size| u64::try_from(size).ok())
+            .unwrap_or(0),
+        modified_ms: modified.unwrap_or(i64::MAX),
+    })
+}
+
 #[async_trait]
 impl ObjectStore for S3Store {
     fn uri_prefix(&self) -> &str {
@@ -201,24 +214,30 @@ impl ObjectStore for S3Store {
             .map_err(|error| failed("put", key, error))
     }
 
-    async fn list(&self, prefix: &str) -> Result<Vec<String>, ObjectError> {
+    async fn list_page(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<ListPage, ObjectError> {
+        let keys_max = i32::try_from(limit.min(PAGE_OBJECTS_MAX)).unwrap_or(i32::MAX);
         let request = self
             .client
             .list_objects_v2()
             .bucket(&self.bucket)
-            .prefix(prefix);
-        let mut pages = request.into_paginator().send();
-        let mut keys = Vec::new();
-        while let Some(page) = pages.next().await {
-            let page = page.map_err(|error| failed("list", prefix, error))?;
-            keys.extend(
-                page.contents
-                    .unwrap_or_default()
-                    .into_iter()
-                    .filter_map(|object| object.key),
-            );
-        }
-        Ok(keys)
+            .prefix(prefix)
+            .set_start_after(after.map(str::to_owned))
+            .max_keys(keys_max);
+        let page = request
+            .send()
+            .await
+            .map_err(|error| failed("list", prefix, error))?;
+        let truncated = page.is_truncated().unwrap_or(false);
+        let objects = page.contents.unwrap_or_default();
+        Ok(ListPage {
+            objects: objects.into_iter().filter_map(listed).collect(),
+            truncated,
+        })
     }
 
     async fn delete(&self, key: &str) -> Result<(), ObjectError> {

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use iceberg::spec::TableMetadata;
-use object_io::{ObjectError, ObjectStore, PutOutcome};
+use object_io::{ListPage, ObjectError, ObjectStore, PutOutcome};
 use table_commit::{Catalog, CatalogError, CreateOutcome, Pointer, SwapOutcome, TableName};
 
 use crate::seed::Seed;
@@ -93,6 +93,10 @@ fn push<T>(late: &Mutex<Vec<T>>, write: T) {
         .push(write);
 }
 
+fn clear<T>(late: &Mutex<Vec<T>>) {
+    late.lock().unwrap_or_else(PoisonError::into_inner).clear();
+}
+
 /// A store that fails by plan.
 #[derive(Debug)]
 pub struct FaultyStore {
@@ -110,6 +114,11 @@ impl FaultyStore {
             plan,
             late: Mutex::default(),
         }
+    }
+
+    /// What is late will not land: no request lives for days.
+    pub fn abandon(&self) {
+        clear(&self.late);
     }
 
     async fn before(&self, operation: &'static str, key: &str) -> Result<(), ObjectError> {
@@ -178,9 +187,14 @@ impl ObjectStore for FaultyStore {
         }
     }
 
-    async fn list(&self, prefix: &str) -> Result<Vec<String>, ObjectError> {
+    async fn list_page(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<ListPage, ObjectError> {
         self.before("list", prefix).await?;
-        self.inner.list(prefix).await
+        self.inner.list_page(prefix, after, limit).await
     }
 
     async fn delete(&self, key: &str) -> Result<(), ObjectError> {
@@ -214,6 +228,11 @@ impl FaultyCatalog {
             plan,
             late: Mutex::default(),
         }
+    }
+
+    /// What is late will not land: no request lives for days.
+    pub fn abandon(&self) {
+        clear(&self.late);
     }
 
     async fn before(&self) -> Result<(), CatalogError> {

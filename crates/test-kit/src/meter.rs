@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use iceberg::spec::TableMetadata;
-use object_io::{ObjectError, ObjectStore, PutOutcome};
+use object_io::{ListPage, ObjectError, ObjectStore, PutOutcome};
 use table_commit::{Catalog, CatalogError, CreateOutcome, Pointer, SwapOutcome, TableName};
 
 /// What was asked for.
@@ -136,9 +136,14 @@ impl ObjectStore for MeteredStore {
         self.inner.put(key, body).await
     }
 
-    async fn list(&self, prefix: &str) -> Result<Vec<String>, ObjectError> {
+    async fn list_page(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<ListPage, ObjectError> {
         self.meter.count().lists += 1;
-        self.inner.list(prefix).await
+        self.inner.list_page(prefix, after, limit).await
     }
 
     async fn delete(&self, key: &str) -> Result<(), ObjectError> {

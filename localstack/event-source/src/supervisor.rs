@@ -124,14 +124,14 @@ impl Supervisor {
     }
 
     async fn read_registry(&self, state: &mut State) -> Result<(), EventSourceError> {
-        let keys = self
+        let objects = self
             .store
             .list(layout::REGISTRY)
             .await
             .map_err(EventSourceError::Registry)?;
         let reread = state.round.is_multiple_of(REREAD_ROUNDS);
         state.round += 1;
-        for key in keys {
+        for key in objects.into_iter().map(|object| object.key) {
             let name = key
                 .strip_prefix(layout::REGISTRY)
                 .and_then(|name| name.strip_suffix(".json"));

@@ -7,7 +7,7 @@
 mod catalog;
 mod store;
 
-pub use catalog::catalog_suite;
+pub use catalog::{catalog_cases, catalog_suite};
 pub use store::store_suite;
 
 /// What an adapter did that the port forbids.

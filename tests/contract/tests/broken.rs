@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use contract::{catalog_suite, store_suite};
 use iceberg::spec::TableMetadata;
-use object_io::{MemoryStore, ObjectError, ObjectStore, PutOutcome};
+use object_io::{ListPage, MemoryStore, ObjectError, ObjectStore, PutOutcome};
 use table_commit::{Catalog, CatalogError, CreateOutcome, Pointer, SwapOutcome, TableName};
 use test_kit::MemoryCatalog;
 
@@ -39,8 +39,13 @@ impl ObjectStore for CheckThenPut {
         self.0.put(key, body).await
     }
 
-    async fn list(&self, prefix: &str) -> Result<Vec<String>, ObjectError> {
-        self.0.list(prefix).await
+    async fn list_page(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<ListPage, ObjectError> {
+        self.0.list_page(prefix, after, limit).await
     }
 
     async fn delete(&self, key: &str) -> Result<(), ObjectError> {

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use ddl::Ddl;
 use function_kit::{DelayedQueue, FunctionInvoker, InvokeError, QueueError};
-use object_io::{ObjectError, ObjectStore, PutOutcome};
+use object_io::{ListPage, ObjectError, ObjectStore, PutOutcome};
 use test_kit::{Meter, MeteredStore, Requests};
 
 /// A store that counts its requests, and refuses keys on demand.
@@ -72,11 +72,18 @@ impl ObjectStore for CountingStore {
         self.inner.put(key, body).await
     }
 
-    async fn list(&self, prefix: &str) -> Result<Vec<String>, ObjectError> {
-        self.inner.list(prefix).await
+    async fn list_page(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<ListPage, ObjectError> {
+        self.check("list", prefix)?;
+        self.inner.list_page(prefix, after, limit).await
     }
 
     async fn delete(&self, key: &str) -> Result<(), ObjectError> {
+        self.check("delete", key)?;
         self.inner.delete(key).await
     }
 }
