@@ -322,11 +322,8 @@ impl<'a> TableFiles<'a> {
                 .collect::<Result<Vec<_>, _>>()
         });
         for file in encoded.await?.map_err(failed)? {
-            let key = format!(
-                "{}/data/copy-{}.parquet",
-                self.location,
-                self.context.ids.next_id()
-            );
+            let name = layout::copied_file(&self.context.ids.next_id());
+            let key = format!("{}/data/{name}", self.location);
             self.context.store.put(&key, file.bytes).await?;
             failpoint::hit(failpoints::AFTER_COPY_FILE_PUT);
             let path = format!("{}{key}", self.context.store.uri_prefix());

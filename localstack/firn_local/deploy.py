@@ -25,7 +25,7 @@ from .processes import ServiceError
 from .provision import node_modules
 from .services import ACCOUNT, CREDENTIALS
 
-FUNCTIONS = ("ingest", "commit", "ddl", "mapping")
+FUNCTIONS = ("ingest", "commit", "ddl", "mapping", "maintain")
 
 
 @dataclass(frozen=True)

@@ -127,6 +127,27 @@ pub fn copy_answers(source: &str) -> String {
     format!("control/agent/{}/copy-answer/", escape(source))
 }
 
+/// Folder of what agents write about themselves.
+pub const AGENTS: &str = "control/agent/";
+
+/// Whether an object is a [`copy_manifest`] of any source.
+#[must_use]
+pub fn is_copy_manifest(key: &str) -> bool {
+    let name = key
+        .strip_prefix(AGENTS)
+        .and_then(|rest| rest.split_once('/'));
+    name.is_some_and(|(_, rest)| rest.starts_with("copy/"))
+}
+
+/// Written by each run of functions/maintain, which reads the store's clock from its date.
+pub const MAINTAIN_CLOCK: &str = "control/maintain/clock";
+
+/// How far functions/maintain saw a table: what is behind it may go once this is a day old.
+#[must_use]
+pub fn frontier_note(table_uuid: &str) -> String {
+    format!("control/maintain/frontier/{table_uuid}.json")
+}
+
 /// An envelope too large for the topic.
 #[must_use]
 pub fn reference(source: &str, topic: &str, id: &str) -> String {
@@ -154,8 +175,80 @@ pub fn source_quarantine(source: &str, table: &str, topic: &str, position: Posit
     )
 }
 
+/// Who wrote a data file of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DataFileKind {
+    /// functions/ingest, for a batch.
+    Batch,
+    /// An agent, for a table copy.
+    Copied,
+}
+
+/// Name of a data file with the rows of a batch. `id` is of an [`IdSource`](crate::IdSource).
+#[must_use]
+pub fn batch_file(id: &str) -> String {
+    format!("{id}.parquet")
+}
+
+/// Name of a data file with copied rows. `id` is of an [`IdSource`](crate::IdSource).
+#[must_use]
+pub fn copied_file(id: &str) -> String {
+    format!("copy-{id}.parquet")
+}
+
+/// Whose a data file of this name is, or `None` for names that firn never gives: such a file is another's.
+#[must_use]
+pub fn data_file_kind(name: &str) -> Option<DataFileKind> {
+    let stem = name.strip_suffix(".parquet")?;
+    let (kind, id) = match stem.strip_prefix("copy-") {
+        Some(id) => (DataFileKind::Copied, id),
+        None => (DataFileKind::Batch, stem),
+    };
+    let digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    (id.len() == 32 && id.bytes().all(digit)).then_some(kind)
+}
+
 /// Location of a lake table below the bucket.
 #[must_use]
 pub fn table_location(database: &str, table: &str) -> String {
     format!("tables/{database}/{table}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{IdSource, RandomIds};
+
+    #[test]
+    fn names_we_give_are_ours_and_others_are_not() {
+        let id = RandomIds.next_id();
+        assert_eq!(data_file_kind(&batch_file(&id)), Some(DataFileKind::Batch));
+        assert_eq!(
+            data_file_kind(&copied_file(&id)),
+            Some(DataFileKind::Copied)
+        );
+        for name in [
+            "00000-0-8f7a4c1e-3c2b-4a47-9a42-ffb0b9c1de10-00001.parquet",
+            "0123456789ABCDEF0123456789ABCDEF.parquet",
+            "0123456789abcdef0123456789abcde.parquet",
+            "copy-copy-0123456789abcdef0123456789abcdef.parquet",
+            "0123456789abcdef0123456789abcdef.parquet.crc",
+            "day=1/0123456789abcdef0123456789abcdef.parquet",
+            "",
+        ] {
+            assert_eq!(data_file_kind(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn copy_manifests_are_told_from_other_objects_of_agents() {
+        assert!(is_copy_manifest(&copy_manifest("shop.eu", 7)));
+        for key in [
+            slot_mark("shop"),
+            epoch_claim("copy", 1),
+            "copy/1.json".to_owned(),
+        ] {
+            assert!(!is_copy_manifest(&key), "{key}");
+        }
+    }
 }

@@ -47,6 +47,14 @@ pub enum Metric {
     SchemaChangesTotal,
     /// Event source mappings created.
     MappingsCreatedTotal,
+    /// Slots of committed intents removed.
+    RemovedSlotsTotal,
+    /// Files removed that nothing named.
+    RemovedFilesTotal,
+    /// Bytes of files that nothing names, as a run found them.
+    OrphanBytes,
+    /// Tables that could not be looked through.
+    MaintainFailuresTotal,
 }
 
 impl Metric {
@@ -68,12 +76,16 @@ impl Metric {
             Self::HaltsTotal => "halts_total",
             Self::SchemaChangesTotal => "schema_changes_total",
             Self::MappingsCreatedTotal => "mappings_created_total",
+            Self::RemovedSlotsTotal => "removed_slots_total",
+            Self::RemovedFilesTotal => "removed_files_total",
+            Self::OrphanBytes => "orphan_bytes",
+            Self::MaintainFailuresTotal => "maintain_failures_total",
         }
     }
 
     const fn unit(self) -> &'static str {
         match self {
-            Self::StagedBytes => "Bytes",
+            Self::StagedBytes | Self::OrphanBytes => "Bytes",
             Self::RecordsTotal
             | Self::RowsTotal
             | Self::DuplicatesTotal
@@ -86,7 +98,10 @@ impl Metric {
             | Self::CombineFailuresTotal
             | Self::HaltsTotal
             | Self::SchemaChangesTotal
-            | Self::MappingsCreatedTotal => "Count",
+            | Self::MappingsCreatedTotal
+            | Self::RemovedSlotsTotal
+            | Self::RemovedFilesTotal
+            | Self::MaintainFailuresTotal => "Count",
         }
     }
 }

@@ -12,6 +12,12 @@ use crate::error::CommitError;
 use crate::intent::Intent;
 use crate::state::Frontier;
 
+/// Folder of all intents.
+pub const INTENTS: &str = "control/i/";
+
+/// Digits of the offset in the name of a slot.
+const OFFSET_DIGITS: usize = 20;
+
 /// Names the slots of one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chain {
@@ -53,9 +59,33 @@ impl Chain {
             count => format!("-{count:05}"),
         };
         format!(
-            "control/i/{}/{}/{:010}/{:05}/{:020}{accepted}",
+            "{INTENTS}{}/{}/{:010}/{:05}/{:020}{accepted}",
             self.table_uuid, self.topic, tail.incarnation, self.partition, tail.offset
         )
+    }
+
+    /// Whether a key is that of a slot of this chain, and a frontier is past it: whatever it holds is committed.
+    #[must_use]
+    pub fn is_behind(&self, key: &str, frontier: &Frontier) -> bool {
+        let end = self.slot_key(frontier);
+        match (self.place(key), self.place(&end)) {
+            (Some(slot), Some(end)) => slot < end,
+            (None, _) | (_, None) => false,
+        }
+    }
+
+    /// Incarnation of a slot of this chain, and its name there: both sort as the slots follow each other.
+    fn place<'a>(&self, key: &'a str) -> Option<(u32, &'a str)> {
+        let of_topic = format!("{INTENTS}{}/{}/", self.table_uuid, self.topic);
+        let (incarnation, rest) = key.strip_prefix(&of_topic)?.split_once('/')?;
+        let (partition, name) = rest.split_once('/')?;
+        let is_slot = partition == format!("{:05}", self.partition)
+            && name.len() >= OFFSET_DIGITS
+            && name
+                .bytes()
+                .take(OFFSET_DIGITS)
+                .all(|byte| byte.is_ascii_digit());
+        is_slot.then_some((incarnation.parse().ok()?, name))
     }
 
     /// The intent in the slot that follows a frontier, if it is taken.
@@ -145,5 +175,63 @@ fn parse(key: &str, tail: &Frontier, body: &[u8]) -> Result<Intent, CommitError>
         Err(CommitError::BrokenChain {
             key: key.to_owned(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slot_is_behind_the_frontier_that_its_intent_led_to() {
+        let chain = Chain {
+            table_uuid: "u".to_owned(),
+            topic: "shop.public.a-2d".to_owned(),
+            partition: 7,
+        };
+        let at = |incarnation, offset| Frontier {
+            offset,
+            ..Frontier::start(incarnation)
+        };
+        let frontier = at(2, 10);
+        let behind = |tail: Frontier| chain.is_behind(&chain.slot_key(&tail), &frontier);
+        assert!(
+            [at(1, 99), at(2, 0), at(2, 9)]
+                .map(behind)
+                .iter()
+                .all(|is| *is)
+        );
+        assert!(
+            ![at(2, 10), at(2, 11), at(3, 0)]
+                .map(behind)
+                .iter()
+                .any(|is| *is)
+        );
+        let others = [
+            Chain {
+                partition: 6,
+                ..chain.clone()
+            },
+            Chain {
+                topic: "t".to_owned(),
+                ..chain.clone()
+            },
+            Chain {
+                table_uuid: "v".to_owned(),
+                ..chain.clone()
+            },
+        ];
+        for other in others {
+            assert!(
+                !chain.is_behind(&other.slot_key(&at(1, 0)), &frontier),
+                "{other:?}"
+            );
+        }
+        for key in [
+            "control/i/u/shop.public.a-2d/0000000001/00007/x",
+            "control/registry/t.json",
+        ] {
+            assert!(!chain.is_behind(key, &frontier), "{key}");
+        }
     }
 }

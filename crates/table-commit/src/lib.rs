@@ -30,6 +30,7 @@ mod metadata_file;
 mod names;
 mod publish;
 pub mod recopy;
+mod referenced;
 pub mod rollback;
 mod snapshot;
 pub mod state;
@@ -42,13 +43,15 @@ pub use adopt::AdoptOutcome;
 pub use catalog::{
     Catalog, CatalogError, CreateOutcome, Pointer, PointerVersion, SwapOutcome, TableName,
 };
-pub use chain::{Chain, SlotOutcome, Walk};
+pub use chain::{Chain, INTENTS, SlotOutcome, Walk};
 pub use combine::{CombineOutcome, Combined};
 pub use drain::{DrainError, Drained};
 pub use error::CommitError;
 pub use gap::{AcceptedGap, GapOutcome, GapPlace};
 pub use inspect::{PartitionReport, TableReport};
 pub use intent::Intent;
+pub use metadata_file::MetadataFile;
+pub use referenced::{Referenced, file_name};
 pub use rollback::{Head, ReplayRefusal, Rollback, RollbackOutcome};
 pub use state::{Frontier, TableState};
 pub use table::{Committer, Limits, LoadedTable};

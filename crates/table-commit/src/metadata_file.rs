@@ -92,6 +92,44 @@ pub(crate) fn next_location(previous: Option<&str>, metadata: &TableMetadata, id
     )
 }
 
+/// A file of a table's metadata folder whose name is one that this crate gives. The scheme is Iceberg's own: other engines
+/// name their files alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetadataFile {
+    /// Table metadata.
+    Metadata {
+        /// Number of the move of the pointer that it was written for.
+        version: u64,
+    },
+    /// A manifest.
+    Manifest,
+    /// A manifest list.
+    ManifestList,
+}
+
+impl MetadataFile {
+    /// Reads a name; `None` for all others.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        let is_uuid = |text: &str| text.len() == 36 && Uuid::parse_str(text).is_ok();
+        if let Some(stem) = name.strip_suffix(".metadata.json") {
+            let stem = stem.strip_suffix(".gz").unwrap_or(stem);
+            let (version, id) = stem.split_once('-')?;
+            let version = version.parse().ok()?;
+            return is_uuid(id).then_some(Self::Metadata { version });
+        }
+        let stem = name.strip_suffix(".avro")?;
+        if let Some(list) = stem.strip_prefix("snap-") {
+            let (snapshot, rest) = list.split_once('-')?;
+            let (attempt, id) = rest.split_once('-')?;
+            let numbers = snapshot.parse::<u64>().is_ok() && attempt.parse::<u64>().is_ok();
+            return (numbers && is_uuid(id)).then_some(Self::ManifestList);
+        }
+        let (id, number) = stem.rsplit_once("-m")?;
+        (is_uuid(id) && number.parse::<u64>().is_ok()).then_some(Self::Manifest)
+    }
+}
+
 /// The bytes of metadata for this address.
 pub(crate) async fn encode(metadata: &TableMetadata, location: &str) -> Result<Bytes, CommitError> {
     let failed = CommitError::iceberg("writing table metadata");
@@ -167,6 +205,31 @@ mod tests {
             let bytes = encode(&before, &location).await.unwrap();
             assert_eq!(bytes.starts_with(&[0x1F, 0x8B]), codec == "gzip");
             assert_eq!(decode(bytes, &location).await.unwrap(), before);
+        }
+    }
+
+    #[test]
+    fn names_of_ours_are_known_and_others_are_not() {
+        let id = "01020304-0506-0708-090a-0b0c0d0e0f10";
+        let known = |name: String| MetadataFile::parse(&name);
+        let metadata = Some(MetadataFile::Metadata { version: 41 });
+        assert_eq!(known(format!("00041-{id}.gz.metadata.json")), metadata);
+        assert_eq!(known(format!("00041-{id}.metadata.json")), metadata);
+        assert_eq!(known(format!("{id}-m0.avro")), Some(MetadataFile::Manifest));
+        assert_eq!(
+            known(format!("snap-77-1-{id}.avro")),
+            Some(MetadataFile::ManifestList)
+        );
+        for name in [
+            format!("v41-{id}.metadata.json"),
+            "v7.metadata.json".to_owned(),
+            "version-hint.text".to_owned(),
+            format!("{id}-m0.puffin"),
+            format!("{id}.avro"),
+            format!("snap-x-1-{id}.avro"),
+            format!("{id}/00041-{id}.metadata.json"),
+        ] {
+            assert_eq!(MetadataFile::parse(&name), None, "{name}");
         }
     }
 

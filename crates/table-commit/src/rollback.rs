@@ -340,7 +340,8 @@ impl Committer {
         }
         let folder = format!("{}/", table.data_location());
         let prefix = key_of(self.store(), &folder)?;
-        let there: HashSet<String> = self.store().list(prefix).await?.into_iter().collect();
+        let objects = self.store().list(prefix).await?;
+        let there: HashSet<String> = objects.into_iter().map(|object| object.key).collect();
         for path in files {
             if !there.contains(key_of(self.store(), &path)?) {
                 return Ok(Some(path));

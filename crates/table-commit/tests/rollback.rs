@@ -185,7 +185,7 @@ async fn replay_without_every_slot_and_file_is_refused() {
     let (world, first, _) = rolled_back().await;
     let table_uuid = {
         let slots = world.store.list("control/i/").await.unwrap();
-        slots[0].split('/').nth(2).unwrap().to_owned()
+        slots[0].key.split('/').nth(2).unwrap().to_owned()
     };
     let key = format!(
         "control/i/{table_uuid}/shop.public.orders/0000000001/00001/{:020}",

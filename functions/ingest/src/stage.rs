@@ -13,7 +13,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use change_event::{RecordHeader, RecordKind};
+use change_event::{RecordHeader, RecordKind, layout};
 use futures_util::future::try_join_all;
 use object_io::failpoint;
 use table_commit::{Chain, Frontier, GapPlace, Intent, LoadedTable, SlotOutcome};
@@ -442,7 +442,8 @@ impl Stager<'_> {
             encoded
                 .into_iter()
                 .map(|EncodedFile { bytes, mut staged }| {
-                    staged.path = format!("{folder}/{}.parquet", self.ports.ids.next_id());
+                    let name = layout::batch_file(&self.ports.ids.next_id());
+                    staged.path = format!("{folder}/{name}");
                     async move {
                         let key = staged.path.strip_prefix(prefix).unwrap_or(&staged.path);
                         self.ports.store.put(key, bytes).await?;

@@ -40,13 +40,13 @@ export function addAlarms(scope: Construct, settings: Settings, functions: FirnF
     });
     if (action !== undefined) made.addAlarmAction(action);
   };
-  const own = (name: FunctionName, metricName: string) =>
+  const own = (name: FunctionName, metricName: string, period: Duration = minute) =>
     new Metric({
       namespace: NAMESPACE,
       metricName,
       dimensionsMap: { function: name },
       statistic: Stats.SUM,
-      period: minute,
+      period,
     });
 
   alarm('Gap', own('ingest', 'gaps_total'), {
@@ -73,6 +73,12 @@ export function addAlarms(scope: Construct, settings: Settings, functions: FirnF
       description: `firn-${name} cannot commit a table ("A commit fails").`,
     });
   }
+  // A table that one run cannot look through is looked through by the next: only failing again and again needs somebody.
+  alarm('MaintainFailures', own('maintain', 'maintain_failures_total', Duration.days(1)), {
+    threshold: 2,
+    minutes: 1,
+    description: 'firn-maintain cannot look through a table, which keeps what it no longer needs ("Maintenance fails").',
+  });
   for (const name of FUNCTION_NAMES) {
     const label = labelOf(name);
     // Kafka and the queue bring a failed batch again by themselves: only failing minute after minute needs somebody.

@@ -1,4 +1,4 @@
-// The four functions, their environment and their logs.
+// The functions, their environment and their logs.
 //
 // What always holds: a function's name is known before deployment, so that one may be told another's name without a
 // circle of references.
@@ -54,6 +54,10 @@ function environment(
     if (settings.batchWindowSeconds !== undefined) {
       variables.FIRN_BATCH_WINDOW_SECONDS = String(settings.batchWindowSeconds);
     }
+  }
+  if (name === 'maintain') {
+    variables.FIRN_INTENT_RETENTION_HOURS = String(settings.intentRetentionHours);
+    variables.FIRN_ORPHAN_AGE_HOURS = String(settings.orphanAgeHours);
   }
   if (settings.localEndpoint !== undefined) {
     variables.AWS_ENDPOINT_URL = settings.localEndpoint;
@@ -123,4 +127,5 @@ const DESCRIPTIONS: Record<FunctionName, string> = {
   commit: 'firn: staged intents to one snapshot of a table',
   ddl: 'firn: a newer source schema to the table schema',
   mapping: 'firn: announced topics to event source mappings',
+  maintain: 'firn: removes old intents and files that nothing names',
 };

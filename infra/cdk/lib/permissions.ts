@@ -31,7 +31,7 @@ export function grantAll(functions: FirnFunctions, settings: Settings, places: P
     allow(one, ['s3:ListBucket'], [places.bucketArn]);
   }
 
-  // Who loses a race for the pointer removes the metadata that it wrote for it; nothing else is ever removed.
+  // Who loses a race for the pointer removes the metadata that it wrote for it; all else is removed by maintain alone.
   for (const one of [functions.ingest, functions.commit, functions.ddl]) {
     allow(one, ['s3:DeleteObject'], [metadata]);
   }
@@ -54,6 +54,16 @@ export function grantAll(functions: FirnFunctions, settings: Settings, places: P
   allow(functions.ddl, ['s3:GetObject'], [...objects('control/registry/', 'control/schema/'), metadata]);
   allow(functions.ddl, ['s3:PutObject'], [metadata]);
   allow(functions.ddl, ['glue:GetTable', 'glue:CreateTable', 'glue:UpdateTable'], glue);
+
+  // Reads what names files, and removes what nothing names: never a reference, a document, or what is in quarantine.
+  allow(
+    functions.maintain,
+    ['s3:GetObject'],
+    [...objects('control/registry/', 'control/i/', 'control/agent/*/copy/', 'control/maintain/'), metadata],
+  );
+  allow(functions.maintain, ['s3:PutObject'], objects('control/maintain/'));
+  allow(functions.maintain, ['s3:DeleteObject'], [...objects('control/i/', 'tables/*/data/'), metadata]);
+  allow(functions.maintain, ['glue:GetTable'], glue);
 
   allow(functions.mapping, ['s3:GetObject'], objects('control/registry/'));
   if (settings.clusterArn !== undefined) {

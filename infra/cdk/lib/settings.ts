@@ -15,7 +15,7 @@ export interface FunctionSize {
 }
 
 /** Names of the functions, in the order of the flow. */
-export const FUNCTION_NAMES = ['ingest', 'commit', 'ddl', 'mapping'] as const;
+export const FUNCTION_NAMES = ['ingest', 'commit', 'ddl', 'mapping', 'maintain'] as const;
 
 export type FunctionName = (typeof FUNCTION_NAMES)[number];
 
@@ -40,6 +40,11 @@ export interface Settings {
   readonly functions: Readonly<Record<FunctionName, FunctionSize>>;
   readonly sweepMinutes: number;
   readonly mappingMinutes: number;
+  readonly maintainHours: number;
+  /** For how long the intents of committed batches stay: a table that was rolled back is filled again from them. */
+  readonly intentRetentionHours: number;
+  /** How old a file must be that nothing names before it is removed. */
+  readonly orphanAgeHours: number;
   readonly logRetentionDays: number;
   /** Filter of the functions' log, as `RUST_LOG` takes it. */
   readonly logFilter: string;
@@ -73,6 +78,8 @@ const SIZE_DEFAULTS: Record<FunctionName, FunctionSize> = {
   ddl: { memoryMb: 512, timeoutSeconds: 60 },
   // Making a mapping is one call a topic, and MSK sets the pace.
   mapping: { memoryMb: 256, timeoutSeconds: 300 },
+  // It reads the manifests of every table; what one run does not get to, a later one does.
+  maintain: { memoryMb: 1769, timeoutSeconds: TIMEOUT_SECONDS_MAX },
 };
 
 const LOG_RETENTION_DAYS = [1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653];
@@ -157,9 +164,19 @@ export function readSettings(get: (name: string) => unknown): Settings {
     architecture: architecture === 'arm64' ? 'arm64' : 'x86_64',
     database,
     bucketName: text('bucketName'),
-    functions: { ingest: size('ingest'), commit: size('commit'), ddl: size('ddl'), mapping: size('mapping') },
+    functions: {
+      ingest: size('ingest'),
+      commit: size('commit'),
+      ddl: size('ddl'),
+      mapping: size('mapping'),
+      maintain: size('maintain'),
+    },
     sweepMinutes: whole('sweepMinutes', 1, 60) ?? 1,
     mappingMinutes: whole('mappingMinutes', 1, 1440) ?? 1,
+    maintainHours: whole('maintainHours', 1, 24) ?? 6,
+    // The bounds of the function's own configuration (functions/maintain/src/ages.rs).
+    intentRetentionHours: whole('intentRetentionHours', 24, 87_600) ?? 168,
+    orphanAgeHours: whole('orphanAgeHours', 24, 87_600) ?? 72,
     logRetentionDays,
     logFilter: text('logFilter') ?? 'info',
     clusterArn,

@@ -1,9 +1,11 @@
-// One deployment of firn: a bucket, a Glue database, four functions, a queue, schedules and alarms.
+// One deployment of firn: a bucket, a Glue database, five functions, a queue, schedules and alarms.
 //
-// Flow: agent -> MSK -> firn-ingest -> bucket, queue -> firn-commit -> Glue; firn-ddl and firn-mapping on call.
+// Flow: agent -> MSK -> firn-ingest -> bucket, queue -> firn-commit -> Glue; firn-ddl and firn-mapping on call;
+// firn-maintain removes what nothing needs any more.
 //
 // What always holds:
-// - Nothing in the bucket is removed by a lifecycle rule: an intent or a staged file that goes too early is lost data.
+// - Nothing in the bucket is removed by a lifecycle rule: an intent or a staged file that goes too early is lost data, and
+//   only firn-maintain knows what is needed.
 // - Bucket, database and log of a deleted stack stay, but for the logs.
 // - The app is the same for AWS and for the local cloud. `localEndpoint` points the functions there and drops what only an
 //   account can answer (its CDK bootstrap version, TLS).
@@ -71,6 +73,7 @@ export class FirnStack extends Stack {
     new CfnOutput(this, 'CommitFunctionName', { value: functions.commit.functionName });
     new CfnOutput(this, 'DdlFunctionName', { value: functions.ddl.functionName });
     new CfnOutput(this, 'MappingFunctionName', { value: functions.mapping.functionName });
+    new CfnOutput(this, 'MaintainFunctionName', { value: functions.maintain.functionName });
   }
 
   /** What invokes the functions. */
@@ -89,6 +92,16 @@ export class FirnStack extends Stack {
         // The next sweep comes anyway: a late one has no use.
         new LambdaFunction(functions.commit, {
           event: RuleTargetInput.fromObject({ sweep: true }),
+          retryAttempts: 0,
+        }),
+      ],
+    });
+    new Rule(this, 'Remove', {
+      description: 'Removes intents that are committed and old, and files that nothing names',
+      schedule: Schedule.rate(Duration.hours(settings.maintainHours)),
+      targets: [
+        new LambdaFunction(functions.maintain, {
+          event: RuleTargetInput.fromObject({ maintain: true }),
           retryAttempts: 0,
         }),
       ],

@@ -15,7 +15,7 @@ import { FirnStack } from '../lib/stack.ts';
 const CLUSTER = 'arn:aws:kafka:eu-central-1:111122223333:cluster/shop/0a1b2c3d-5';
 const scratch = mkdtempSync(join(tmpdir(), 'firn-cdk-'));
 after(() => rmSync(scratch, { recursive: true, force: true }));
-for (const name of ['ingest', 'commit', 'ddl', 'mapping']) {
+for (const name of ['ingest', 'commit', 'ddl', 'mapping', 'maintain']) {
   mkdirSync(join(scratch, `firn-${name}`));
   writeFileSync(join(scratch, `firn-${name}`, 'bootstrap'), 'not run here');
 }
@@ -44,6 +44,7 @@ function actionsOf(statement: Statement): string[] {
 }
 
 const usual = templateOf();
+const ROLES = ['Ingest', 'Commit', 'Ddl', 'Mapping', 'Maintain'];
 
 test('bucket_keeps_everything_and_lets_nobody_in', () => {
   usual.resourceCountIs('AWS::S3::Bucket', 1);
@@ -75,11 +76,11 @@ test('database_outlives_the_stack', () => {
   usual.hasResource('AWS::Glue::Database', { DeletionPolicy: 'Retain' });
 });
 
-test('functions_end_within_fourteen_minutes_and_are_the_four', () => {
+test('functions_end_within_fourteen_minutes_and_are_the_five', () => {
   const functions = Object.values(usual.findResources('AWS::Lambda::Function'));
   assert.deepEqual(
     functions.map((one) => one.Properties.FunctionName).sort(),
-    ['firn-commit', 'firn-ddl', 'firn-ingest', 'firn-mapping'],
+    ['firn-commit', 'firn-ddl', 'firn-ingest', 'firn-maintain', 'firn-mapping'],
   );
   for (const one of functions) {
     assert.ok(one.Properties.Timeout <= 14 * 60);
@@ -92,13 +93,13 @@ test('functions_end_within_fourteen_minutes_and_are_the_four', () => {
 
 test('architecture_arm64_reaches_every_function', () => {
   const functions = Object.values(templateOf({ architecture: 'arm64' }).findResources('AWS::Lambda::Function'));
-  assert.equal(functions.length, 4);
+  assert.equal(functions.length, 5);
   for (const one of functions) assert.deepEqual(one.Properties.Architectures, ['arm64']);
 });
 
 test('no_role_has_a_wildcard_action_or_a_foreign_policy', () => {
   const policies = Object.values(usual.findResources('AWS::IAM::Policy'));
-  assert.equal(policies.length, 4);
+  assert.equal(policies.length, 5);
   for (const policy of policies) {
     for (const statement of policy.Properties.PolicyDocument.Statement as Statement[]) {
       for (const action of actionsOf(statement)) assert.ok(!action.includes('*'), action);
@@ -120,7 +121,7 @@ test('everything_on_any_resource_is_an_action_that_knows_no_resource', () => {
     'ec2:DescribeSubnets',
     'ec2:DescribeVpcs',
   ]);
-  for (const role of ['Ingest', 'Commit', 'Ddl', 'Mapping']) {
+  for (const role of ROLES) {
     for (const statement of statementsOf(usual, role)) {
       if (statement.Resource !== '*') continue;
       for (const action of actionsOf(statement)) assert.ok(known.has(action), `${role}: ${action}`);
@@ -139,23 +140,49 @@ test('only_ddl_makes_tables_and_nobody_drops_one', () => {
   const may = (role: string, action: string) =>
     statementsOf(usual, role).some((statement) => actionsOf(statement).includes(action));
   assert.ok(may('Ddl', 'glue:CreateTable'));
-  for (const role of ['Ingest', 'Commit', 'Mapping']) assert.ok(!may(role, 'glue:CreateTable'), role);
-  for (const role of ['Ingest', 'Commit', 'Ddl', 'Mapping']) {
+  for (const role of ROLES.filter((role) => role !== 'Ddl')) assert.ok(!may(role, 'glue:CreateTable'), role);
+  for (const role of ROLES) {
     for (const action of ['s3:DeleteObjectVersion', 'glue:DeleteTable', 'glue:DeleteTableVersion']) {
       assert.ok(!may(role, action), `${role}: ${action}`);
     }
   }
 });
 
-test('nothing_but_metadata_of_a_lost_race_can_be_removed', () => {
-  for (const role of ['Ingest', 'Commit', 'Ddl', 'Mapping']) {
-    for (const statement of statementsOf(usual, role)) {
-      if (!actionsOf(statement).includes('s3:DeleteObject')) continue;
-      assert.deepEqual(actionsOf(statement), ['s3:DeleteObject']);
-      assert.match(JSON.stringify(statement.Resource), /"\/tables\/\*\/metadata\/\*"/);
-      assert.notEqual(role, 'Mapping');
-    }
+test('maintain_alone_removes_more_than_metadata_of_a_lost_race', () => {
+  const metadata = '/tables/*/metadata/*';
+  const removable: Record<string, string[]> = {
+    Ingest: [metadata],
+    Commit: [metadata],
+    Ddl: [metadata],
+    Mapping: [],
+    Maintain: ['/control/i/*', '/tables/*/data/*', metadata],
+  };
+  for (const role of ROLES) {
+    const removals = statementsOf(usual, role).filter((one) => actionsOf(one).includes('s3:DeleteObject'));
+    for (const statement of removals) assert.deepEqual(actionsOf(statement), ['s3:DeleteObject']);
+    const resources = removals.flatMap((one) => [one.Resource].flat()) as { 'Fn::Join': [string, unknown[]] }[];
+    assert.deepEqual(resources.map((resource) => resource['Fn::Join'][1].at(-1)), removable[role], role);
   }
+});
+
+test('maintain_moves_no_pointer_and_writes_no_table', () => {
+  const statements = statementsOf(usual, 'Maintain');
+  const glue = statements.flatMap(actionsOf).filter((action) => action.startsWith('glue:'));
+  assert.deepEqual(glue, ['glue:GetTable']);
+  const writes = statements.filter((statement) => actionsOf(statement).includes('s3:PutObject'));
+  assert.match(JSON.stringify(writes.map((one) => one.Resource)), /"\/control\/maintain\/\*"/);
+  assert.equal(writes.length, 1);
+});
+
+test('retention_of_intents_is_a_week_and_no_less_than_a_day', () => {
+  usual.hasResourceProperties('AWS::Lambda::Function', {
+    FunctionName: 'firn-maintain',
+    Environment: {
+      Variables: Match.objectLike({ FIRN_INTENT_RETENTION_HOURS: '168', FIRN_ORPHAN_AGE_HOURS: '72' }),
+    },
+  });
+  assert.throws(() => templateOf({ intentRetentionHours: 23 }), /intentRetentionHours: expected/);
+  assert.throws(() => templateOf({ orphanAgeHours: 12 }), /orphanAgeHours: expected/);
 });
 
 test('every_writer_reads_the_pointer_version_it_compares', () => {
@@ -167,7 +194,7 @@ test('every_writer_reads_the_pointer_version_it_compares', () => {
 });
 
 test('every_function_may_tell_a_missing_object_from_a_forbidden_one', () => {
-  for (const role of ['Ingest', 'Commit', 'Ddl', 'Mapping']) {
+  for (const role of ROLES) {
     assert.ok(
       statementsOf(usual, role).some((statement) => actionsOf(statement).includes('s3:ListBucket')),
       role,
@@ -211,11 +238,15 @@ test('topic_in_the_settings_is_mapped_and_nothing_is_stepped_over', () => {
   }
 });
 
-test('schedules_sweep_and_map', () => {
-  usual.resourceCountIs('AWS::Events::Rule', 2);
+test('schedules_sweep_maintain_and_map', () => {
+  usual.resourceCountIs('AWS::Events::Rule', 3);
   usual.hasResourceProperties('AWS::Events::Rule', { Targets: [Match.objectLike({ Input: '{"sweep":true}' })] });
+  usual.hasResourceProperties('AWS::Events::Rule', {
+    ScheduleExpression: 'rate(6 hours)',
+    Targets: [Match.objectLike({ Input: '{"maintain":true}' })],
+  });
   const local = templateOf({ clusterArn: undefined, localEndpoint: 'http://127.0.0.1:4566' });
-  local.resourceCountIs('AWS::Events::Rule', 1);
+  local.resourceCountIs('AWS::Events::Rule', 2);
 });
 
 test('alarms_watch_gap_quarantine_halt_lag_age_failures_and_throttles', () => {
@@ -226,6 +257,7 @@ test('alarms_watch_gap_quarantine_halt_lag_age_failures_and_throttles', () => {
     'quarantined_total',
     'halts_total',
     'combine_failures_total',
+    'maintain_failures_total',
     'OffsetLag',
     'ApproximateAgeOfOldestMessage',
     'Errors',
@@ -245,7 +277,7 @@ test('alarms_watch_gap_quarantine_halt_lag_age_failures_and_throttles', () => {
 
 test('logs_are_kept_for_a_stated_time', () => {
   const groups = Object.values(usual.findResources('AWS::Logs::LogGroup'));
-  assert.equal(groups.length, 4);
+  assert.equal(groups.length, 5);
   for (const group of groups) assert.equal(group.Properties.RetentionInDays, 30);
 });
 

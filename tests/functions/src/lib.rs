@@ -22,4 +22,4 @@ mod world;
 pub use lake::Row;
 pub use ports::{CountingStore, InProcess, MemoryQueue};
 pub use topic::{TopicWriter, column, event, schema};
-pub use world::{NOW_MS, World, minutes};
+pub use world::{NOW_MS, World, days, hours, minutes};

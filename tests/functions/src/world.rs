@@ -1,4 +1,4 @@
-//! A deployment in memory: bucket, catalog, queue and the four functions.
+//! A deployment in memory: bucket, catalog, queue and the functions.
 
 use std::sync::Arc;
 
@@ -13,10 +13,13 @@ use function_kit::{
     Deadline, DelayedQueue, FunctionInvoker, KafkaBatchResponse, Metric, Metrics, Registry,
 };
 use ingest::Ingest;
+use maintain::{Ages, Maintain, Settings, Summary};
 use object_io::{MemoryStore, ObjectStore};
 use serde_json::Value;
 use table_commit::{Catalog, Committer, LoadedTable, TableName};
-use test_kit::{ManualClock, MemoryCatalog, Meter, MeteredCatalog, SeededIds};
+use test_kit::{
+    FaultyCatalog, FaultyStore, ManualClock, MemoryCatalog, Meter, MeteredCatalog, SeededIds,
+};
 
 use crate::lake::{self, Row};
 use crate::ports::{CountingStore, InProcess, MemoryQueue};
@@ -29,6 +32,18 @@ pub const NOW_MS: i64 = 1_770_000_000_000;
 #[must_use]
 pub const fn minutes(count: i64) -> i64 {
     count * 60_000
+}
+
+/// So many hours in milliseconds.
+#[must_use]
+pub const fn hours(count: i64) -> i64 {
+    minutes(count * 60)
+}
+
+/// So many days in milliseconds.
+#[must_use]
+pub const fn days(count: i64) -> i64 {
+    hours(count * 24)
 }
 
 /// A deployment in memory.
@@ -47,7 +62,8 @@ pub struct World {
     /// The protocol, for a look at tables.
     pub committer: Committer,
     metered: Arc<MeteredCatalog>,
-    catalog: Arc<MemoryCatalog>,
+    /// The catalog.
+    pub catalog: Arc<MemoryCatalog>,
     ids: Arc<SeededIds>,
 }
 
@@ -55,19 +71,34 @@ impl World {
     /// An empty deployment.
     #[must_use]
     pub fn new() -> Self {
-        let meter = Arc::new(Meter::default());
-        let store = Arc::new(CountingStore::new(
-            Arc::new(MemoryStore::new("lake")),
-            Arc::clone(&meter),
-        ));
         let clock = Arc::new(ManualClock::new(NOW_MS));
-        let ids = Arc::new(SeededIds::new(7));
-        let metrics = MemoryLines::default();
+        let store = MemoryStore::new("lake").with_clock(Arc::clone(&clock) as Arc<dyn Clock>);
         let catalog = Arc::new(MemoryCatalog::default());
-        let metered = Arc::new(MeteredCatalog::new(
+        let over = (
+            Arc::new(store) as Arc<dyn ObjectStore>,
             Arc::clone(&catalog) as Arc<dyn Catalog>,
-            meter,
-        ));
+        );
+        Self::over(over, clock, catalog, 7)
+    }
+
+    /// The same deployment, seen through a store and a catalog that fail by plan. Ids are of another seed.
+    #[must_use]
+    pub fn through(&self, store: Arc<FaultyStore>, catalog: Arc<FaultyCatalog>, seed: u64) -> Self {
+        let (clock, memory) = (Arc::clone(&self.clock), Arc::clone(&self.catalog));
+        Self::over((store, catalog), clock, memory, seed)
+    }
+
+    fn over(
+        (store, ports_catalog): (Arc<dyn ObjectStore>, Arc<dyn Catalog>),
+        clock: Arc<ManualClock>,
+        catalog: Arc<MemoryCatalog>,
+        seed: u64,
+    ) -> Self {
+        let meter = Arc::new(Meter::default());
+        let store = Arc::new(CountingStore::new(store, Arc::clone(&meter)));
+        let ids = Arc::new(SeededIds::new(seed));
+        let metrics = MemoryLines::default();
+        let metered = Arc::new(MeteredCatalog::new(ports_catalog, meter));
         let committer = || {
             Committer::new(
                 Arc::clone(&store) as Arc<dyn ObjectStore>,
@@ -199,6 +230,34 @@ impl World {
         )
     }
 
+    /// functions/maintain with default settings, answering one event.
+    pub async fn maintain(&self, payload: &str) -> Summary {
+        let settings = Settings {
+            ages: Ages::default(),
+            removals_max: 100_000,
+        };
+        let deadline = self.deadline(minutes(14));
+        self.maintainer(settings)
+            .handle(payload.as_bytes(), deadline)
+            .await
+            .expect("an answer")
+    }
+
+    /// functions/maintain.
+    #[must_use]
+    pub fn maintainer(&self, settings: Settings) -> Maintain {
+        let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
+        let store = Arc::clone(&self.store) as Arc<dyn ObjectStore>;
+        let ports = maintain::Ports {
+            registry: Registry::new(Arc::clone(&store)),
+            store,
+            committer: self.cold_committer(),
+            clock: Arc::clone(&clock),
+            metrics: Metrics::new("maintain", clock, Arc::new(self.metrics.clone())),
+        };
+        Maintain::new(ports, settings)
+    }
+
     fn ddl_client(&self) -> DdlClient {
         DdlClient::new(
             Arc::clone(&self.ddl) as Arc<dyn FunctionInvoker>,
@@ -257,12 +316,18 @@ impl World {
             .collect()
     }
 
+    /// Keys below a prefix.
+    pub async fn keys(&self, prefix: &str) -> Vec<String> {
+        let objects = self.store.list(prefix).await.unwrap();
+        objects.into_iter().map(|object| object.key).collect()
+    }
+
     /// Objects in quarantine: key and content.
     pub async fn quarantine(&self) -> Vec<(String, Value)> {
         let mut found = Vec::new();
-        for key in self.store.list("quarantine/").await.unwrap() {
-            let body = self.store.get(&key).await.unwrap().unwrap();
-            found.push((key, serde_json::from_slice(&body).unwrap()));
+        for object in self.store.list("quarantine/").await.unwrap() {
+            let body = self.store.get(&object.key).await.unwrap().unwrap();
+            found.push((object.key, serde_json::from_slice(&body).unwrap()));
         }
         found
     }

@@ -5,7 +5,7 @@
 use crate::tree::{self, Package};
 
 /// Who may name whom, besides itself. Tests of a crate may also name `test-kit`.
-const MAY_NAME: [(&str, &[&str]); 14] = [
+const MAY_NAME: [(&str, &[&str]); 15] = [
     // 1: vocabulary and ports
     ("change-event", &[]),
     ("object-io", &["change-event"]),
@@ -33,6 +33,7 @@ const MAY_NAME: [(&str, &[&str]); 14] = [
     ("mapping", FUNCTION),
     // The operator's command reads the registry and works on tables as the functions do.
     ("firn-cli", FUNCTION),
+    ("maintain", FUNCTION),
 ];
 
 const FUNCTION: &[&str] = &[
