@@ -19,7 +19,7 @@ from .paths import ROOT, VENV
 from .processes import ServiceError, Supervisor
 from .provision import node_modules, tool_env
 from .runs import Run
-from .services import Ministack
+from .services import Ministack, Moto
 
 HERE = Path(__file__).parent
 DEMO_SECONDS = "20s"
@@ -105,7 +105,10 @@ def rust_tests() -> Count:
     with Supervisor(started.run_id, started.folder) as supervisor:
         ministack = Ministack(supervisor)
         ministack.start()
-        env = {**tool_env(), **ministack.client_env(), "FIRN_AWS_ENDPOINT": ministack.endpoint}
+        moto = Moto(supervisor)
+        moto.start()
+        endpoints = {"FIRN_AWS_ENDPOINT": ministack.endpoint, "FIRN_MOTO_ENDPOINT": moto.endpoint}
+        env = {**tool_env(), **ministack.client_env(), **endpoints}
         code, output = run(
             [
                 cargo_program(),

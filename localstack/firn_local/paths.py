@@ -16,6 +16,7 @@ ROOT = Path(os.environ.get("FIRN_ROOT") or Path(__file__).resolve().parents[2])
 CACHE = Path(os.environ.get("FIRN_CACHE") or Path.home() / ".cache" / "firn")
 VENV = CACHE / "venv"
 PACKAGE_VENV = CACHE / "venv-package"
+MOTO_VENV = CACHE / "venv-moto"
 TARGET = CACHE / "target"
 TARGET_RELEASE = CACHE / "target-release"
 BINARIES = TARGET / "debug"

