@@ -391,7 +391,11 @@ async fn copy_is_asked_for_once_and_again_after_a_refusal() {
     };
     assert_eq!(ask().await, CopyState::Asked { key: key.clone() });
     let requests = world.store.list("control/agent/shop/copy-request/").await;
-    let requests: Vec<String> = requests.unwrap().into_iter().map(|object| object.key).collect();
+    let requests: Vec<String> = requests
+        .unwrap()
+        .into_iter()
+        .map(|object| object.key)
+        .collect();
     assert_eq!(requests, std::slice::from_ref(&key));
 
     let answer = |key: &str, answer: CopyAnswer| {

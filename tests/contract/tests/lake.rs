@@ -4,10 +4,13 @@ use std::sync::Arc;
 
 use change_event::partition::PartitionMap;
 use change_event::{
-    Cell, Column, ColumnType, Lsn, Operation, Position, RandomIds, SourceSchema, SystemClock,
-    TopicRegistration,
+    Cell, Clock, Column, ColumnType, IdSource, Lsn, Operation, Position, RandomIds, SourceSchema,
+    SystemClock, TopicRegistration, layout,
 };
+use function_kit::metric::MemoryLines;
+use function_kit::{Deadline, Metrics, Registry};
 use glue_catalog::GlueCatalog;
+use maintain::{Ages, Maintain, Ports, Settings};
 use object_io::{ObjectStore, S3Store};
 use table_commit::{
     CombineOutcome, CommitError, Committer, Frontier, Intent, LoadedTable, SlotOutcome, TableName,
@@ -85,7 +88,8 @@ async fn parquet(
     let mut files = Vec::new();
     for day in batch.finish().unwrap() {
         let mut encoded = table_file::encode(&day).unwrap();
-        encoded.staged.path = format!("{}/{}.parquet", table.data_location(), fresh("f"));
+        let name = layout::batch_file(&RandomIds.next_id());
+        encoded.staged.path = format!("{}/{name}", table.data_location());
         let key = encoded
             .staged
             .path
@@ -221,4 +225,64 @@ async fn racing_combiners_on_s3_and_glue_commit_each_row_once() {
         ("note", "string"),
     ];
     assert_eq!(source, expected);
+}
+
+/// functions/maintain over the same: it tells named files from those that nothing names, and the store dates them.
+#[tokio::test]
+async fn maintenance_on_s3_and_glue_finds_what_nothing_names_and_removes_nothing_young() {
+    let Some(config) = config().await else { return };
+    let (bucket, database) = (fresh("lake"), fresh("lake").replace('-', "_"));
+    crate::aws::create_bucket(&config, &bucket).await;
+    crate::aws::create_database(&config, &database).await;
+    let store: Arc<dyn ObjectStore> = Arc::new(S3Store::new(&config, &bucket, true));
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let committer = Committer::new(
+        Arc::clone(&store),
+        Arc::new(GlueCatalog::new(&config)),
+        Arc::clone(&clock),
+        Arc::new(RandomIds),
+    );
+    let registration = registration(&database);
+    let key = layout::registration(&registration.topic);
+    let body = serde_json::to_vec(&registration).unwrap();
+    store.put(&key, body.into()).await.unwrap();
+    let table = committer
+        .ensure_table(&registration, &schema(1))
+        .await
+        .unwrap();
+    stage_all(store.as_ref(), &table).await;
+    let name = layout::batch_file(&RandomIds.next_id());
+    let orphan = format!("tables/{database}/public__orders/data/{name}");
+    store.put(&orphan, "orphan".into()).await.unwrap();
+    let ports = Ports {
+        registry: Registry::new(Arc::clone(&store)),
+        store: Arc::clone(&store),
+        committer,
+        clock: Arc::clone(&clock),
+        metrics: Metrics::new(
+            "maintain",
+            Arc::clone(&clock),
+            Arc::new(MemoryLines::default()),
+        ),
+    };
+    let settings = Settings {
+        ages: Ages::default(),
+        removals_max: 100,
+    };
+    let function = Maintain::new(ports, settings);
+    for (event, young) in [
+        (r#"{"maintain":true}"#, 0),
+        (r#"{"maintain":true,"dry_run":true}"#, 1),
+    ] {
+        let deadline = Deadline::after(60_000, clock.as_ref());
+        let summary = function.handle(event.as_bytes(), deadline).await.unwrap();
+        let counts = summary.counts;
+        assert_eq!((summary.done, summary.failed), (1, 0), "{summary:?}");
+        assert_eq!(
+            (counts.data.young, counts.data.young_bytes),
+            (young, young * 6)
+        );
+        assert_eq!((counts.data.orphans, counts.metadata.young), (0, 0));
+    }
+    assert!(store.get(&orphan).await.unwrap().is_some());
 }
