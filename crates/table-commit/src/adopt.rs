@@ -155,7 +155,8 @@ impl Committer {
         };
         let known = self.identity(name).await?.0.ok_or_else(gone)?;
         let folder = format!("{}/metadata/", table_location(&name.database, &name.table));
-        let mut keys = self.store().list(&folder).await?;
+        let objects = self.store().list(&folder).await?;
+        let mut keys: Vec<String> = objects.into_iter().map(|object| object.key).collect();
         keys.retain(|key| key.ends_with(".metadata.json"));
         keys.sort_by_key(|key| std::cmp::Reverse(version_of(key)));
         for key in keys {

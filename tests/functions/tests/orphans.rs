@@ -335,10 +335,15 @@ async fn copied_files_stay_until_a_newer_copy_of_the_table_is_complete() {
 #[tokio::test]
 async fn topic_that_fed_another_table_before_keeps_every_file() {
     let world = World::new();
-    table(&world, 2).await;
+    let (mut agent, _ingest) = table(&world, 2).await;
     world.drop_table("orders");
-    let (mut agent, ingest) = (TopicWriter::new("shop.public.orders", 0), world.ingest());
-    agent.lsn = 500;
+    // The tables of the source are made anew.
+    let mut registration = world.registration("orders").await;
+    registration.topic_incarnation = 2;
+    world.register(&registration).await;
+    agent.recreate();
+    agent.predecessor = None;
+    let ingest = world.ingest();
     assert_eq!(world.deliver(&ingest, &[agent.insert(7, "a")]).await, []);
     assert_eq!(world.ids_in("orders").await, ["7"]);
     put(&world, &batch_file(1)).await;
