@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use function_kit::Deadline;
+use function_kit::{Deadline, Metric};
 use functions::{TopicWriter, World, days, hours, minutes};
 use ingest::Ingest;
 use maintain::{Ages, Settings};
@@ -15,7 +15,7 @@ use serde_json::Value;
 use table_commit::{Catalog, Referenced, file_name};
 use test_kit::{FaultPlan, FaultyCatalog, FaultyStore, Seed};
 
-const SEEDS: u64 = 30;
+const SEEDS: u64 = 15;
 const PARTITIONS: u32 = 2;
 const RECORDS: i64 = 14;
 /// Rounds of work after which everything must be in the table, in calm.
@@ -133,6 +133,16 @@ struct Gone {
     files: u64,
 }
 
+impl Gone {
+    fn of(worlds: [&World; 2]) -> Self {
+        let sum = |metric| worlds.iter().map(|world| world.sum(metric)).sum();
+        Self {
+            slots: sum(Metric::RemovedSlotsTotal),
+            files: sum(Metric::RemovedFilesTotal),
+        }
+    }
+}
+
 async fn run(seed_number: u64) -> Gone {
     let seed = Seed::new(seed_number);
     let world = World::new();
@@ -194,22 +204,13 @@ async fn run(seed_number: u64) -> Gone {
     }
     names.extend(data_files(&world).await);
     assert_whole(&world, &names).await;
-    let gone = Gone {
-        slots: faulty.sum(function_kit::Metric::RemovedSlotsTotal)
-            + world.sum(function_kit::Metric::RemovedSlotsTotal),
-        files: faulty.sum(function_kit::Metric::RemovedFilesTotal)
-            + world.sum(function_kit::Metric::RemovedFilesTotal),
-    };
     let expected: Vec<String> = (0..RECORDS)
         .chain(1000..1000 + RECORDS)
         .map(|id| id.to_string())
         .collect();
-    assert_eq!(
-        world.ids_in("orders").await,
-        expected,
-        "each row once, in order"
-    );
-    gone
+    let found = world.ids_in("orders").await;
+    assert_eq!(found, expected, "each row once, in order");
+    Gone::of([&faulty, &world])
 }
 
 fn name() -> table_commit::TableName {
@@ -274,7 +275,7 @@ fn maintenance_beside_ingests_and_combiners_removes_nothing_that_is_needed() {
         }
     }
     assert!(
-        only.is_some() || all.slots > 100 && all.files > 100,
+        only.is_some() || all.slots > 50 && all.files > 50,
         "{all:?}"
     );
 }

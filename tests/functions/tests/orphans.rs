@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use change_event::layout;
+use change_event::{Clock, layout};
 use function_kit::Metric;
 use functions::{TopicWriter, World, days, hours, minutes};
 use iceberg::spec::{ManifestList, TableMetadata};
@@ -69,15 +69,14 @@ async fn named_files(world: &World, metadata: &TableMetadata) -> BTreeSet<String
     let mut named = BTreeSet::new();
     for snapshot in metadata.snapshots() {
         let list_key = key(snapshot.manifest_list());
-        let bytes = world.store.get(&list_key).await.unwrap().expect("a list");
+        let bytes = world.store.get(&list_key).await.unwrap().unwrap();
         named.insert(list_key);
         let list = ManifestList::parse_with_version(&bytes, metadata.format_version()).unwrap();
         for manifest in list.entries() {
             let manifest_key = key(&manifest.manifest_path);
             let bytes = world.store.get(&manifest_key).await.unwrap();
             named.insert(manifest_key);
-            let manifest =
-                iceberg::spec::Manifest::parse_avro(&bytes.expect("a manifest")).unwrap();
+            let manifest = iceberg::spec::Manifest::parse_avro(&bytes.unwrap()).unwrap();
             let live = manifest.entries().iter().filter(|entry| entry.is_alive());
             named.extend(live.map(|entry| key(entry.file_path())));
         }
@@ -263,7 +262,7 @@ async fn files_of_a_commit_in_doubt_stay_until_the_pointer_has_moved_past_it() {
     let silent = Committer::new(
         Arc::clone(&world.store) as Arc<dyn ObjectStore>,
         Arc::new(Silent(Arc::clone(&world.catalog))),
-        world.clock.clone(),
+        Arc::clone(&world.clock) as Arc<dyn Clock>,
         Arc::new(SeededIds::new(99)),
     );
     let name = world.table("orders").await.name;
