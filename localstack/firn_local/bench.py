@@ -1,6 +1,7 @@
-"""`./dev bench`: what the agent and the way into a file cost, beside a floor, in the same run.
+"""`./dev bench`: what the agent and the way into a file cost, beside a floor, in the same run; and what commits cost.
 
-`agent` is `bench_agent`. `ingest` is the Rust program `bench` alone, in process.
+`agent` is `bench_agent`. `ingest` is the Rust program `bench` alone, in process. `commit` is the Rust program `bench-commit`:
+all that it can measure, or the one that is named behind it; it fails if something is above its bar.
 
 Always holds: the programs are those of the release profile, in a target folder of their own; the machine may be busy,
 so CPU time counts and not wall time.
@@ -18,15 +19,22 @@ from .console import step
 from .gate import run
 from .paths import TARGET_RELEASE
 
-PACKAGES = ("bench", "capture-agent")
+PACKAGES = {
+    "agent": ("bench", "capture-agent"),
+    "ingest": ("bench", "capture-agent"),
+    "commit": ("bench-commit",),
+}
+COMMIT = (["requests"], ["flat"], ["load"])
 
 
 def bench(what: str, rest: Sequence[str]) -> int:
     """Measures one thing; `rest` is for it."""
     options = _options(rest) if what == "agent" else None
-    programs = _released(PACKAGES)
+    programs = _released(PACKAGES[what])
     if programs is None:
         return 1
+    if what == "commit":
+        return max(run([programs / "bench-commit", *words])[0] for words in ([rest] if rest else COMMIT))
     if options is None:
         return run([programs / "bench", "ingest", *rest])[0]
     return AgentBench(programs, options).run()

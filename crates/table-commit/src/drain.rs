@@ -31,6 +31,8 @@ pub struct Drained {
     pub schema_change_count: u64,
     /// Creation time of the oldest intent that was committed, in milliseconds.
     pub oldest_intent_ms: Option<i64>,
+    /// The last of the snapshots.
+    pub snapshot_id: Option<i64>,
 }
 
 /// Why a table was not combined to the end; what was committed before stays.
@@ -118,6 +120,7 @@ impl Drained {
         self.intent_count += count(combined.intent_count);
         self.file_count += count(combined.file_count);
         self.row_count += combined.row_count;
+        self.snapshot_id = Some(combined.snapshot_id);
         self.oldest_intent_ms = Some(
             self.oldest_intent_ms
                 .map_or(combined.oldest_intent_ms, |ms| {

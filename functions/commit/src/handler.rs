@@ -18,7 +18,7 @@ use function_kit::{
 };
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
-use table_commit::{CommitError, Committer, DrainError, Drained, TableName};
+use table_commit::{CommitError, Committer, DrainError, Drained, LoadedTable, TableName};
 
 use crate::request::Request;
 
@@ -27,6 +27,12 @@ const RESERVE_MS: i64 = 2_000;
 
 /// How long a registration is believed: it says which table a topic feeds, and the table says what counts.
 const REGISTRATION_MS: i64 = 300_000;
+
+/// A process that lost a race for a table lets the one that commits it go first for so long.
+const CONTENDED_MS: i64 = 300_000;
+
+/// … and combines only what has been due for this long: about what a commit takes.
+const STAND_BACK_MS: i64 = 1_000;
 
 /// The worlds that the function speaks to.
 #[derive(Debug)]
@@ -60,6 +66,27 @@ struct Known {
     topic_incarnation: u32,
     read_ms: i64,
     pacing: Pacing,
+    /// The last snapshot that this process committed.
+    snapshot_id: Option<i64>,
+    /// When this process lost a race last.
+    lost_ms: Option<i64>,
+}
+
+impl Known {
+    /// How long a table has to be due before this process combines it. Processes that are asked at once about a busy table
+    /// would race for each of its commits, and all but one in vain: so who committed last goes first.
+    fn stands_back_ms(&self, table: &LoadedTable, now_ms: i64) -> i64 {
+        let lost = self
+            .lost_ms
+            .is_some_and(|at_ms| now_ms.saturating_sub(at_ms) < CONTENDED_MS);
+        let committed_last =
+            self.snapshot_id.is_some() && self.snapshot_id == table.state.snapshot_id;
+        if lost && !committed_last && table.freshness_seconds() > 0 {
+            STAND_BACK_MS
+        } else {
+            0
+        }
+    }
 }
 
 /// Why a table is looked at.
@@ -213,17 +240,29 @@ impl Commit {
             return Ok(Drained::default());
         };
         let freshness_ms = i64::from(table.freshness_seconds()) * 1000;
-        let left_ms = table.due_in_ms(clock.now_ms());
+        let now_ms = clock.now_ms();
+        let left_ms = table.due_in_ms(now_ms - known.stands_back_ms(&table, now_ms));
         if cause == Cause::Message && left_ms > 0 {
             self.look_again(topic, left_ms, freshness_ms).await?;
             return Ok(Drained::default());
         }
         let evolve = async |version: u32| self.ports.ddl.request(topic, version).await.map(|_| ());
         let drained = self.ports.committer.drain_from(table, evolve).await?;
+        self.note(topic, &drained);
         if drained.conflict_count > 0 {
             self.look_again(topic, freshness_ms, freshness_ms).await?;
         }
         Ok(drained)
+    }
+
+    fn note(&self, topic: &str, drained: &Drained) {
+        let now_ms = self.ports.clock.now_ms();
+        if let Some(known) = self.topics().get_mut(topic) {
+            known.snapshot_id = drained.snapshot_id.or(known.snapshot_id);
+            if drained.conflict_count > 0 {
+                known.lost_ms = Some(now_ms);
+            }
+        }
     }
 
     /// Sends one message, for what is staged and not committed when the table is due next.
@@ -254,11 +293,23 @@ impl Commit {
             self.topics().remove(topic);
             return Ok(None);
         };
-        let known = Known {
-            table: TableName::of(&registration),
-            topic_incarnation: registration.topic_incarnation,
-            read_ms: now_ms,
-            pacing: warm.map(|known| known.pacing).unwrap_or_default(),
+        let (table, topic_incarnation) =
+            (TableName::of(&registration), registration.topic_incarnation);
+        let known = match warm {
+            Some(known) => Known {
+                table,
+                topic_incarnation,
+                read_ms: now_ms,
+                ..known
+            },
+            None => Known {
+                table,
+                topic_incarnation,
+                read_ms: now_ms,
+                pacing: Pacing::default(),
+                snapshot_id: None,
+                lost_ms: None,
+            },
         };
         self.topics().insert(topic.to_owned(), known.clone());
         Ok(Some(known))

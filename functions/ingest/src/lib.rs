@@ -21,6 +21,7 @@ mod reference;
 mod rows;
 mod slice;
 mod stage;
+mod tail;
 mod topic;
 
 pub use config::Config;

@@ -27,7 +27,7 @@ const COMBINE_MS: u64 = 10_000;
 /// After a combine that failed, functions/commit tries no later than this.
 const RETRY_SECONDS_MAX: u32 = 30;
 
-/// A table that was due for this long, though messages were sent, is combined here: functions/commit does not do it.
+/// A table that has been due for this long is combined here: functions/commit does not do it.
 const OVERDUE_MS: i64 = 10_000;
 
 /// What a look at the table led to.
@@ -49,13 +49,12 @@ pub(crate) async fn publish(ports: &Ports, topic: &Topic, deadline: Deadline) {
         Step::Wait => {}
         Step::Message { delay_ms } => send(ports, topic, delay_ms).await,
         Step::Look | Step::Check => {
-            let patience_ms = if step == Step::Check { OVERDUE_MS } else { 0 };
             let left = deadline.remaining_ms(clock);
             let looked = if left < COMBINE_MS {
                 Err(StageError::OutOfTime)
             } else {
                 let limit = Duration::from_millis(left);
-                tokio::time::timeout(limit, look(ports, topic, patience_ms))
+                tokio::time::timeout(limit, look(ports, topic, step == Step::Check))
                     .await
                     .unwrap_or(Err(StageError::OutOfTime))
             };
@@ -75,14 +74,18 @@ pub(crate) async fn publish(ports: &Ports, topic: &Topic, deadline: Deadline) {
     }
 }
 
-/// Reads the table and combines it if it has been due for `patience_ms`.
-async fn look(ports: &Ports, topic: &Topic, patience_ms: i64) -> Result<Looked, StageError> {
+/// Reads the table and combines it if it is due; if others do that (`others`, or the table has several writers), only if it
+/// is long overdue.
+async fn look(ports: &Ports, topic: &Topic, others: bool) -> Result<Looked, StageError> {
     let Some(table) = topic.reload(ports).await? else {
         return Ok(Looked::NoTable);
     };
     let freshness_ms = i64::from(table.freshness_seconds()) * 1000;
     let now_ms = ports.clock.now_ms();
     let left_ms = table.due_in_ms(now_ms);
+    // Writers that all combined when the table becomes due would race, and all but one in vain.
+    let patient = others || (freshness_ms > 0 && topic.is_shared(now_ms));
+    let patience_ms = if patient { OVERDUE_MS } else { 0 };
     if left_ms > 0 || table.due_in_ms(now_ms - patience_ms) > 0 {
         topic.pacing().saw(now_ms + left_ms, freshness_ms);
         return Ok(Looked::DueIn(left_ms));

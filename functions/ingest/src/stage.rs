@@ -27,16 +27,11 @@ use crate::record::{PartitionBatch, Record};
 use crate::reference;
 use crate::rows::{Documents, Row, Staged, rows_to_files};
 use crate::slice::{Found, Slice, Stop, slice};
+use crate::tail;
 use crate::topic::{Need, Tail, Topic};
 
 /// Slots lost to other writers, and records cut off, before a batch is left to come again.
 const TRIES_MAX: u32 = 100;
-
-/// Slots read in one step of a walk.
-const WALK_STEP: usize = 1_000;
-
-/// When nothing was committed for this long, nothing more is taken (slots are kept for a day at least).
-const OVERDUE_HOURS: i64 = 12;
 
 /// What happened to a batch, for the metrics.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -147,7 +142,9 @@ impl Stager<'_> {
         };
         let table = self.topic.table(self.ports, need).await.map_err(at_first)?;
         let chain = table.chain(self.batch.partition);
-        let tail = self.tail(&chain).await.map_err(at_first)?;
+        let tail = tail::find(self.ports, self.topic, &chain)
+            .await
+            .map_err(at_first)?;
         let (records, later) = reference::portion(records);
         let mut progress = Progress {
             records,
@@ -203,9 +200,9 @@ impl Stager<'_> {
         let judged = records.iter().map(|record| (record.offset, &record.found));
         let slice = slice(&progress.tail.frontier, judged);
         if matches!(slice.stop, Stop::Gap { .. }) && !progress.caught_up {
-            let (store, from) = (self.ports.store.as_ref(), progress.tail.frontier);
-            let walk = progress.chain.walk(store, &from, usize::MAX).await?;
-            progress.tail.frontier = walk.tail;
+            let from = progress.tail.frontier;
+            let reached = tail::catch_up(self.ports, self.topic, &progress.chain, &from).await?;
+            progress.tail.frontier = reached;
             progress.caught_up = true;
             return Ok(Step::Again);
         }
@@ -251,39 +248,6 @@ impl Stager<'_> {
                 Step::Again
             }
         })
-    }
-
-    /// The end of the chain: as it was seen last, or by walking from the committed frontier.
-    async fn tail(&self, chain: &Chain) -> Result<Tail, StageError> {
-        let walked_ms = self.ports.clock.now_ms();
-        let partition = self.batch.partition;
-        if let Some(tail) = self.topic.tail(chain, walked_ms) {
-            return Ok(tail);
-        }
-        let table = self.topic.recent_table(self.ports).await?;
-        let registered = table
-            .as_ref()
-            .filter(|table| table.chain(partition) == *chain)
-            .and_then(|table| table.frontier(partition));
-        let mut frontier = *registered.ok_or(StageError::NotRegistered { partition })?;
-        let mut oldest_ms = None;
-        loop {
-            let walk = chain
-                .walk(self.ports.store.as_ref(), &frontier, WALK_STEP)
-                .await?;
-            oldest_ms = oldest_ms.or(walk.intents.first().map(|intent| intent.created_ms));
-            frontier = walk.tail;
-            let hours = oldest_ms.map_or(0, |oldest_ms| (walked_ms - oldest_ms) / 3_600_000);
-            if hours >= OVERDUE_HOURS {
-                return Err(StageError::CommitOverdue { hours });
-            }
-            if walk.at_end {
-                return Ok(Tail {
-                    frontier,
-                    walked_ms,
-                });
-            }
-        }
     }
 
     /// Collects values and documents of a slice's rows, up to the first that is not to be had.
@@ -401,6 +365,7 @@ impl Stager<'_> {
                 Ok(true)
             }
             SlotOutcome::Taken(other) => {
+                self.topic.note_shared(self.ports.clock.now_ms());
                 tail.frontier = other.after;
                 Ok(false)
             }

@@ -7,6 +7,7 @@
 //! - The table is asked for by what a batch needs of it; if it lacks that, functions/ddl is called once and the table read anew.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use change_event::{SourceSchema, TopicRegistration};
@@ -24,6 +25,9 @@ const TABLE_MS: i64 = 3_600_000;
 
 /// A walk begins at the frontier of a table that is at most this old: each committed slot that it need not read is a GET.
 const RECENT_MS: i64 = 60_000;
+
+/// Slots of other processes were seen this long ago at most: the table has several writers.
+const SHARED_MS: i64 = 300_000;
 
 /// The end of a partition's chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +56,8 @@ pub(crate) struct Topic {
     /// By table and partition: a table made anew has other chains.
     tails: Mutex<HashMap<(String, u32), Tail>>,
     pub(crate) pacing: Mutex<Pacing>,
+    /// When a slot of another process was met last.
+    shared_ms: AtomicI64,
 }
 
 /// What a batch needs of the table.
@@ -72,6 +78,7 @@ impl Topic {
             documents: tokio::sync::Mutex::default(),
             tails: Mutex::default(),
             pacing: Mutex::default(),
+            shared_ms: AtomicI64::new(i64::MIN),
         }
     }
 
@@ -103,6 +110,7 @@ impl Topic {
             ),
             tails: Mutex::new(self.tails().clone()),
             pacing: Mutex::new(*self.pacing()),
+            shared_ms: AtomicI64::new(self.shared_ms.load(Ordering::Relaxed)),
             ..renewed
         }
     }
@@ -169,12 +177,27 @@ impl Topic {
         &self,
         ports: &Ports,
     ) -> Result<Option<Arc<LoadedTable>>, StageError> {
+        self.table_within(ports, |_| RECENT_MS).await
+    }
+
+    /// The table as it was after its last commit, or almost: read again only when it has been due since.
+    pub(crate) async fn table_as_fresh_as_it_gets(
+        &self,
+        ports: &Ports,
+    ) -> Result<Option<Arc<LoadedTable>>, StageError> {
+        let age_ms = |table: &LoadedTable| i64::from(table.freshness_seconds().max(1)) * 1000;
+        self.table_within(ports, age_ms).await
+    }
+
+    async fn table_within(
+        &self,
+        ports: &Ports,
+        age_ms: impl Fn(&LoadedTable) -> i64,
+    ) -> Result<Option<Arc<LoadedTable>>, StageError> {
         let mut known = self.table.lock().await;
         let now_ms = ports.clock.now_ms();
-        match known
-            .as_ref()
-            .filter(|kept| now_ms.saturating_sub(kept.read_ms) < RECENT_MS)
-        {
+        let young = |kept: &&Known| now_ms.saturating_sub(kept.read_ms) < age_ms(&kept.table);
+        match known.as_ref().filter(young) {
             Some(kept) => Ok(Some(Arc::clone(&kept.table))),
             None => self.read(ports, &mut known).await,
         }
@@ -216,6 +239,16 @@ impl Topic {
     pub(crate) fn tail(&self, chain: &Chain, now_ms: i64) -> Option<Tail> {
         let tail = self.tails().get(&key(chain)).copied();
         tail.filter(|tail| now_ms.saturating_sub(tail.walked_ms) < TABLE_MS)
+    }
+
+    /// A slot of another process was met.
+    pub(crate) fn note_shared(&self, now_ms: i64) {
+        self.shared_ms.fetch_max(now_ms, Ordering::Relaxed);
+    }
+
+    /// Whether other processes stage for the same table, as far as their slots were met.
+    pub(crate) fn is_shared(&self, now_ms: i64) -> bool {
+        now_ms.saturating_sub(self.shared_ms.load(Ordering::Relaxed)) < SHARED_MS
     }
 
     pub(crate) fn keep_tail(&self, chain: &Chain, tail: Tail) {

@@ -38,6 +38,8 @@ export interface Settings {
   /** Name of the bucket; CloudFormation chooses one if it is absent. */
   readonly bucketName?: string;
   readonly functions: Readonly<Record<FunctionName, FunctionSize>>;
+  /** Invocations of firn-commit that the queue feeds at once. */
+  readonly commitConcurrency: number;
   readonly sweepMinutes: number;
   readonly mappingMinutes: number;
   readonly maintainHours: number;
@@ -171,6 +173,7 @@ export function readSettings(get: (name: string) => unknown): Settings {
       mapping: size('mapping'),
       maintain: size('maintain'),
     },
+    commitConcurrency: whole('commitConcurrency', 2, 1000) ?? 2,
     sweepMinutes: whole('sweepMinutes', 1, 60) ?? 1,
     mappingMinutes: whole('mappingMinutes', 1, 1440) ?? 1,
     maintainHours: whole('maintainHours', 1, 24) ?? 6,

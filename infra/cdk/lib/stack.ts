@@ -83,6 +83,8 @@ export class FirnStack extends Stack {
         batchSize: 10,
         maxBatchingWindow: Duration.seconds(0),
         reportBatchItemFailures: true,
+        // Few, because those that look at one busy table at once race for its commits. A stand-in of Lambda may not know it.
+        ...(settings.localEndpoint === undefined && { maxConcurrency: settings.commitConcurrency }),
       }),
     );
     new Rule(this, 'Sweep', {

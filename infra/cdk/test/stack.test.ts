@@ -212,6 +212,7 @@ test('queue_waits_six_timeouts_and_reports_each_message', () => {
   assert.equal(queues[0]!.Properties.RedrivePolicy, undefined);
   usual.hasResourceProperties('AWS::Lambda::EventSourceMapping', {
     FunctionResponseTypes: ['ReportBatchItemFailures'],
+    ScalingConfig: { MaximumConcurrency: 2 },
     EventSourceArn: Match.objectLike({ 'Fn::GetAtt': Match.arrayWith(['Arn']) }),
   });
 });

@@ -16,6 +16,7 @@ pub struct CountingStore {
     inner: MeteredStore,
     meter: Arc<Meter>,
     refused: Mutex<Option<String>>,
+    gives_way: AtomicBool,
 }
 
 impl CountingStore {
@@ -26,7 +27,13 @@ impl CountingStore {
             inner: MeteredStore::new(inner, Arc::clone(&meter)),
             meter,
             refused: Mutex::default(),
+            gives_way: AtomicBool::new(false),
         }
+    }
+
+    /// From now on each read lets other tasks go first, or no longer.
+    pub fn give_way(&self, gives_way: bool) {
+        self.gives_way.store(gives_way, Ordering::Relaxed);
     }
 
     /// Gives the count of the store's and the catalog's requests and begins anew.
@@ -59,6 +66,9 @@ impl ObjectStore for CountingStore {
 
     async fn get(&self, key: &str) -> Result<Option<Bytes>, ObjectError> {
         self.check("get", key)?;
+        if self.gives_way.load(Ordering::Relaxed) {
+            tokio::task::yield_now().await;
+        }
         self.inner.get(key).await
     }
 

@@ -113,6 +113,32 @@ async fn batch_that_commits_inline_pays_for_both_and_no_more() {
     assert_eq!(world.queue.take(), []);
 }
 
+#[tokio::test]
+async fn process_that_others_left_far_behind_asks_the_table_instead_of_walking_every_slot() {
+    let world = World::new();
+    let topic = world.announce("orders", 1, 1).await;
+    let mut agent = TopicWriter::new(&topic, 0);
+    let (one, other) = (world.ingest(), world.ingest());
+    assert_eq!(world.deliver(&one, &[agent.insert(0, "a")]).await, []);
+    assert_eq!(world.deliver(&other, &[agent.insert(1, "a")]).await, []);
+    for id in 2..40 {
+        assert_eq!(world.deliver(&other, &[agent.insert(id, "a")]).await, []);
+        world.clock.advance_ms(1_000);
+        world.commit(r#"{"sweep":true}"#).await;
+    }
+    assert_eq!(world.deliver(&other, &[agent.insert(40, "a")]).await, []);
+    world.store.take();
+    assert_eq!(world.deliver(&one, &[agent.insert(41, "a")]).await, []);
+    let cost = world.store.take();
+    // Four slots, the table's metadata, the slot behind its frontier and the free one; and once more the table, to see
+    // whether it is due.
+    assert!(cost.gets <= 8, "{cost:?}");
+    assert_eq!(cost.puts, 2, "{cost:?}");
+    world.clock.advance_ms(1_000);
+    world.commit(r#"{"sweep":true}"#).await;
+    assert_eq!(world.ids_in("orders").await.len(), 42);
+}
+
 /// A queue and a function that takes from it, second by second.
 struct Clockwork<'a> {
     world: &'a World,

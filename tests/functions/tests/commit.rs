@@ -89,6 +89,30 @@ async fn message_for_a_table_that_is_not_due_becomes_one_for_when_it_is() {
 }
 
 #[tokio::test]
+async fn process_that_lost_a_race_lets_the_one_that_won_go_first() {
+    let world = World::new();
+    let topic = world.announce("orders", 1, 60).await;
+    let mut agent = TopicWriter::new(&topic, 0);
+    let ingest = world.ingest();
+    world.deliver(&ingest, &[agent.insert(0, "a")]).await;
+    let (one, other) = (world.committing(), world.committing());
+    let event = messages(&[("1", &topic)]);
+    for id in 1..6 {
+        world.deliver(&ingest, &[agent.insert(id, "a")]).await;
+        world.clock.advance_ms(60_000);
+        // Both look before either commits: on one thread, each call gives way to the other.
+        world.store.give_way(true);
+        tokio::join!(
+            world.commit_by(&one, &event),
+            world.commit_by(&other, &event)
+        );
+        world.store.give_way(false);
+    }
+    assert_eq!(world.sum(Metric::ConflictsTotal), 1, "one race was lost");
+    assert_eq!(world.ids_in("orders").await.len(), 6);
+}
+
+#[tokio::test]
 async fn sweep_combines_every_table_and_passes_over_announced_ones() {
     let world = World::new();
     let (orders, _empty) = (
