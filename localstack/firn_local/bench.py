@@ -1,7 +1,7 @@
 """`./dev bench`: what the agent and the way into a file cost, beside a floor, in the same run; and what commits cost.
 
-`agent` is `bench_agent`. `ingest` is the Rust program `bench` alone, in process. `commit` is the Rust program `bench-commit`:
-all that it can measure, or the one that is named behind it; it fails if something is above its bar.
+`agent` is `bench_agent`. `ingest` is the Rust program `bench` alone, in process. `commit` is the Rust program
+`bench-commit`: all that it can measure, or the one that is named behind it; it fails if something is above its bar.
 
 Always holds: the programs are those of the release profile, in a target folder of their own; the machine may be busy,
 so CPU time counts and not wall time.
