@@ -101,6 +101,13 @@ def run_model(arguments: argparse.Namespace) -> int:
     return model(arguments.only)
 
 
+def run_simulate(arguments: argparse.Namespace) -> int:
+    """Simulates."""
+    from .simulate import simulate
+
+    return simulate(arguments.seeds, arguments.first, arguments.mutants)
+
+
 def run_package(arguments: argparse.Namespace) -> int:
     """Builds what ships."""
     from .package import package
@@ -147,6 +154,10 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("rest", nargs=argparse.REMAINDER)
     command = add("model", run_model, "the protocol, searched: every fault family, every pair, every mutant")
     command.add_argument("only", nargs="*", help="names of families, pairs or mutants, as it prints them")
+    command = add("simulate", run_simulate, "production code in one process, under every fault that a seed draws")
+    command.add_argument("--seeds", type=int, default=1000, help="how many, one after the other")
+    command.add_argument("--from", dest="first", type=int, default=1, help="the first of them")
+    command.add_argument("--mutants", action="store_true", help="instead: shows that each mutant is caught")
     command = add("package", run_package, "the functions' bootstraps as they go to AWS")
     command.add_argument("--arm64", action="store_true", help="for Graviton")
     add("up", up, "only PostgreSQL, Kafka and the local cloud")

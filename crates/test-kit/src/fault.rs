@@ -27,7 +27,7 @@ pub struct FaultPlan {
 
 /// The fate of one write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
+pub enum Fate {
     /// Happens, and the caller is told.
     Done,
     /// Happens, and the caller hears nothing.

@@ -3,66 +3,78 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use iceberg::io::FileIO;
-use iceberg::spec::{ManifestList, TableMetadata};
+use iceberg::spec::{Manifest, ManifestList, TableMetadata};
 use object_io::ObjectStore;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
 /// A row: column to value as the Parquet crate prints it.
 pub type Row = BTreeMap<String, String>;
 
-/// The rows of the head, by `_pos`.
-pub(crate) async fn rows(store: &dyn ObjectStore, metadata: &TableMetadata) -> Vec<Row> {
+/// What a reader stumbles over, in words.
+pub type Unreadable = String;
+
+/// The data files that the head names, in the order of its manifests.
+///
+/// # Errors
+/// [`Unreadable`] if a manifest is not there or cannot be read.
+pub async fn data_files(
+    store: &dyn ObjectStore,
+    metadata: &TableMetadata,
+) -> Result<Vec<String>, Unreadable> {
+    let mut files = Vec::new();
     let Some(head) = metadata.current_snapshot() else {
-        return Vec::new();
+        return Ok(files);
     };
-    let list = ManifestList::parse_with_version(
-        &read(store, head.manifest_list()).await,
-        metadata.format_version(),
-    );
-    let scratch = FileIO::new_with_memory();
-    let mut rows = Vec::new();
-    for file in list.unwrap().entries() {
-        let bytes = read(store, &file.manifest_path).await;
-        scratch
-            .new_output(&file.manifest_path)
-            .unwrap()
-            .write(bytes)
-            .await
-            .unwrap();
-        let manifest = file.load_manifest(&scratch).await.unwrap();
-        for entry in manifest.entries().iter().filter(|entry| entry.is_alive()) {
-            let bytes = read(store, entry.file_path()).await;
-            let found = parquet_rows(bytes);
-            assert_eq!(u64::try_from(found.len()).unwrap(), entry.record_count());
-            rows.extend(found);
-        }
+    let list = read(store, head.manifest_list()).await?;
+    let list = ManifestList::parse_with_version(&list, metadata.format_version())
+        .map_err(|error| error.to_string())?;
+    for manifest in list.entries() {
+        let bytes = read(store, &manifest.manifest_path).await?;
+        let manifest = Manifest::parse_avro(&bytes).map_err(|error| error.to_string())?;
+        let live = manifest.entries().iter().filter(|entry| entry.is_alive());
+        files.extend(live.map(|entry| entry.file_path().to_owned()));
     }
-    rows.sort_by(|a, b| a["_pos"].cmp(&b["_pos"]));
-    rows
+    Ok(files)
 }
 
-fn parquet_rows(bytes: Bytes) -> Vec<Row> {
-    let reader = SerializedFileReader::new(bytes).unwrap();
-    reader
+/// The rows of one data file.
+///
+/// # Errors
+/// [`Unreadable`] if it is not there or no Parquet file.
+pub async fn file_rows(store: &dyn ObjectStore, location: &str) -> Result<Vec<Row>, Unreadable> {
+    let bytes = read(store, location).await?;
+    let reader = SerializedFileReader::new(bytes).map_err(|error| error.to_string())?;
+    let rows = reader
         .get_row_iter(None)
-        .unwrap()
-        .map(|row| {
-            let row = row.unwrap();
-            row.get_column_iter()
-                .map(|(name, field)| (name.clone(), field.to_string()))
-                .collect()
-        })
+        .map_err(|error| error.to_string())?;
+    let columns = |row: parquet::record::Row| -> Row {
+        row.get_column_iter()
+            .map(|(name, field)| (name.clone(), field.to_string()))
+            .collect()
+    };
+    rows.map(|row| row.map(columns).map_err(|error| error.to_string()))
         .collect()
 }
 
-async fn read(store: &dyn ObjectStore, location: &str) -> Bytes {
-    let key = location
-        .strip_prefix(store.uri_prefix())
-        .expect("in the bucket");
-    store
-        .get(key)
-        .await
-        .unwrap()
-        .unwrap_or_else(|| panic!("{location} is not there"))
+/// The rows of the head, by `_pos`.
+///
+/// # Errors
+/// [`Unreadable`] if anything that it names is not there or cannot be read.
+pub async fn rows(
+    store: &dyn ObjectStore,
+    metadata: &TableMetadata,
+) -> Result<Vec<Row>, Unreadable> {
+    let mut rows = Vec::new();
+    for file in data_files(store, metadata).await? {
+        rows.extend(file_rows(store, &file).await?);
+    }
+    rows.sort_by(|a, b| a.get("_pos").cmp(&b.get("_pos")));
+    Ok(rows)
+}
+
+async fn read(store: &dyn ObjectStore, location: &str) -> Result<Bytes, Unreadable> {
+    let key = location.strip_prefix(store.uri_prefix());
+    let key = key.ok_or_else(|| format!("{location} is outside of the bucket"))?;
+    let found = store.get(key).await.map_err(|error| error.to_string())?;
+    found.ok_or_else(|| format!("{location} is named and is not there"))
 }

@@ -14,7 +14,7 @@
     reason = "test helpers"
 )]
 
-mod lake;
+pub mod lake;
 mod ports;
 mod topic;
 mod world;

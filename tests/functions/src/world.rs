@@ -304,7 +304,8 @@ impl World {
 
     /// Rows of a table's head.
     pub async fn rows(&self, table: &str) -> Vec<Row> {
-        lake::rows(self.store.as_ref(), &self.table(table).await.metadata).await
+        let metadata = self.table(table).await.metadata;
+        lake::rows(self.store.as_ref(), &metadata).await.unwrap()
     }
 
     /// Values of `id` in a table, in the order of `_pos`.

@@ -1,0 +1,62 @@
+//! Seeds that nobody chose: different each run, and printed.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "test helpers")]
+
+use std::time::{Duration, Instant};
+
+use change_event::{IdSource, RandomIds};
+use simulation::{Request, run};
+
+/// What `./dev test` gives it; a release build runs far more in the same time.
+const BUDGET: Duration = Duration::from_secs(45);
+const SEEDS_MAX: u64 = 400;
+
+#[test]
+fn same_seed_gives_the_same_trace() {
+    for seed in 1..4 {
+        let request = Request {
+            seed,
+            ..Request::default()
+        };
+        let (one, other) = (run(&request), run(&request));
+        assert_eq!(
+            (one.hash, one.steps),
+            (other.hash, other.steps),
+            "seed {seed}"
+        );
+        assert!(one.steps > 0);
+    }
+}
+
+#[test]
+fn another_seed_gives_another_trace() {
+    let hash = |seed| {
+        run(&Request {
+            seed,
+            ..Request::default()
+        })
+        .hash
+    };
+    assert_ne!(hash(1), hash(2));
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "bounded by real time")]
+fn drawn_seeds_lose_and_double_nothing_and_keep_the_order_of_a_key() {
+    let from = u64::try_from(RandomIds.next_snapshot_id()).unwrap() >> 16;
+    let until = Instant::now() + BUDGET;
+    let mut steps = 0;
+    let mut seed = from;
+    while seed < from + SEEDS_MAX && Instant::now() < until {
+        let outcome = run(&Request {
+            seed,
+            ..Request::default()
+        });
+        if let Some(violation) = outcome.violation {
+            panic!("seed {seed}: {violation}\n./dev simulate --seeds 1 --from {seed}");
+        }
+        steps += outcome.steps;
+        seed += 1;
+    }
+    eprintln!("{} seeds from {from}, {steps} steps", seed - from);
+}
