@@ -16,7 +16,7 @@ use capture_agent::progress::Progress;
 use change_event::Lsn;
 use function_kit::InvokeError;
 use iceberg::spec::TableMetadata;
-use object_io::PutOutcome;
+use object_io::{ListPage, PutOutcome};
 use source_postgres::Frame;
 use table_commit::{CreateOutcome, Pointer, SwapOutcome, TableName};
 
@@ -32,8 +32,8 @@ pub(crate) enum Op {
     PutNew(String, Bytes),
     /// Whatever is there.
     Put(String, Bytes),
-    /// Keys below a prefix.
-    List(String),
+    /// A page of the keys below a prefix, behind a key.
+    List(String, Option<String>, usize),
     /// An object's end.
     Delete(String),
     /// Catalog: where a table's metadata is.
@@ -86,8 +86,8 @@ pub(crate) enum Answer {
     Object(Option<Bytes>),
     /// How a create-only write ended.
     Put(PutOutcome),
-    /// Keys.
-    Keys(Vec<String>),
+    /// A page of a listing.
+    Page(ListPage),
     /// It is done.
     Done,
     /// Where a table is.

@@ -116,7 +116,12 @@ impl World {
                 drop(now(self.store.put(&key, body)));
                 Answer::Done
             }
-            Op::List(prefix) => Answer::Keys(now(self.store.list(&prefix)).unwrap_or_default()),
+            Op::List(prefix, after, limit) => {
+                match now(self.store.list_page(&prefix, after.as_deref(), limit)) {
+                    Ok(page) => Answer::Page(page),
+                    Err(_) => Answer::Failed,
+                }
+            }
             Op::Delete(key) => {
                 drop(now(self.store.delete(&key)));
                 Answer::Done
@@ -348,7 +353,7 @@ impl World {
 /// What a caller sees that is not told: `None` if the call is a read.
 fn silence(op: &Op) -> Option<Answer> {
     Some(match op {
-        Op::Get(_) | Op::List(_) | Op::Pointer(_) | Op::Progress(_) => return None,
+        Op::Get(_) | Op::List(..) | Op::Pointer(_) | Op::Progress(_) => return None,
         Op::Slot | Op::Stream(_) | Op::Next => return None,
         Op::PutNew(..) => Answer::Put(PutOutcome::Unknown),
         Op::Create(..) => Answer::Created(CreateOutcome::Unknown),
@@ -367,7 +372,7 @@ impl std::fmt::Display for Words<'_> {
             Op::Get(key) => write!(f, "get {key}"),
             Op::PutNew(key, _) => write!(f, "create {key}"),
             Op::Put(key, _) => write!(f, "put {key}"),
-            Op::List(prefix) => write!(f, "list {prefix}"),
+            Op::List(prefix, ..) => write!(f, "list {prefix}"),
             Op::Delete(key) => write!(f, "delete {key}"),
             Op::Pointer(table) => write!(f, "pointer {table}"),
             Op::Create(table, location, _) => write!(f, "create {table} at {location}"),

@@ -8,7 +8,7 @@ use change_event::Clock;
 use function_kit::metric::LineSink;
 use function_kit::{DelayedQueue, FunctionInvoker, InvokeError, Metric, QueueError};
 use iceberg::spec::TableMetadata;
-use object_io::{ObjectError, ObjectStore, PutOutcome};
+use object_io::{ListPage, ObjectError, ObjectStore, PutOutcome};
 use table_commit::{Catalog, CatalogError, CreateOutcome, Pointer, SwapOutcome, TableName};
 use test_kit::ManualClock;
 
@@ -72,9 +72,15 @@ impl ObjectStore for Ports {
         }
     }
 
-    async fn list(&self, prefix: &str) -> Result<Vec<String>, ObjectError> {
-        match self.call(Op::List(prefix.to_owned())).await {
-            Answer::Keys(keys) => Ok(keys),
+    async fn list_page(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<ListPage, ObjectError> {
+        let op = Op::List(prefix.to_owned(), after.map(str::to_owned), limit);
+        match self.call(op).await {
+            Answer::Page(page) => Ok(page),
             _ => Err(unavailable("list", prefix)),
         }
     }

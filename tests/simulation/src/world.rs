@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use capture_agent::tables::CapturedName;
 use change_event::partition::PartitionMap;
-use change_event::{TopicRegistration, layout, naming};
+use change_event::{Clock, TopicRegistration, layout, naming};
 use futures_util::FutureExt as _;
 use iceberg::spec::TableMetadata;
 use object_io::{MemoryStore, ObjectStore as _};
@@ -194,6 +194,8 @@ impl World {
             .expect("a runtime");
         let mut trace = Trace::new(request.keep_lines);
         trace.line(format_args!("{setup:?}"));
+        let clock = Arc::new(ManualClock::new(NOW_MS));
+        let dated = Arc::clone(&clock) as Arc<dyn Clock>;
         let world = Self {
             model: Model::new(&source.expected),
             event_source: EventSource::new(&setup, &topics),
@@ -201,11 +203,11 @@ impl World {
             choices,
             trace,
             calls: Arc::default(),
-            clock: Arc::new(ManualClock::new(NOW_MS)),
+            clock,
             runtime,
             ids: Arc::new(SeededIds::new(request.seed)),
             alarms: Alarms::default(),
-            store: Arc::new(MemoryStore::new("lake")),
+            store: Arc::new(MemoryStore::new("lake").with_clock(dated)),
             catalog: Arc::default(),
             log: Arc::default(),
             source,
