@@ -231,7 +231,8 @@ impl Bench {
         }
         let prefix = self.store.uri_prefix();
         for folder in ["tables/", "control/i/"] {
-            for key in self.store.list(folder).await.expect("listed") {
+            for object in self.store.list(folder).await.expect("listed") {
+                let key = object.key;
                 if !named.contains(&format!("{prefix}{key}")) {
                     self.store.delete(&key).await.expect("removed");
                 }

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use change_event::Clock;
 use iceberg::spec::TableMetadata;
-use object_io::{ObjectError, ObjectStore, PutOutcome};
+use object_io::{ListPage, ObjectError, ObjectStore, PutOutcome};
 use table_commit::{Catalog, CatalogError, CreateOutcome, Pointer, SwapOutcome, TableName};
 use test_kit::Seed;
 
@@ -113,8 +113,14 @@ impl ObjectStore for SlowStore {
         self.slowly(PUT, self.inner.put(key, body)).await
     }
 
-    async fn list(&self, prefix: &str) -> Result<Vec<String>, ObjectError> {
-        self.slowly(PUT, self.inner.list(prefix)).await
+    async fn list_page(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<ListPage, ObjectError> {
+        self.slowly(PUT, self.inner.list_page(prefix, after, limit))
+            .await
     }
 
     async fn delete(&self, key: &str) -> Result<(), ObjectError> {
