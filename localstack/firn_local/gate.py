@@ -19,7 +19,7 @@ from .paths import ROOT, VENV
 from .processes import ServiceError, Supervisor
 from .provision import node_modules, tool_env
 from .runs import Run
-from .services import Ministack, Moto
+from .services import CREDENTIALS, Ministack, Moto
 
 HERE = Path(__file__).parent
 DEMO_SECONDS = "20s"
@@ -107,8 +107,9 @@ def rust_tests() -> Count:
         ministack.start()
         moto = Moto(supervisor)
         moto.start()
+        # Not AWS_ENDPOINT_URL: the SDK would prefer it to the endpoint that a test gives.
         endpoints = {"FIRN_AWS_ENDPOINT": ministack.endpoint, "FIRN_MOTO_ENDPOINT": moto.endpoint}
-        env = {**tool_env(), **ministack.client_env(), **endpoints}
+        env = {**tool_env(), **CREDENTIALS, **endpoints}
         code, output = run(
             [
                 cargo_program(),

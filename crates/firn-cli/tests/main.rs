@@ -27,6 +27,7 @@ const TOPIC: &str = "shop.public.orders";
 
 /// A deployment of its own in the local cloud.
 struct Deployment {
+    endpoint: String,
     bucket: String,
     database: String,
     store: Arc<dyn ObjectStore>,
@@ -72,7 +73,7 @@ impl Deployment {
         let input = format!(r#"{{"DatabaseInput":{{"Name":"{database}"}}}}"#);
         request(&endpoint, "POST /", &input).await;
         let sdk = function_kit::aws::sdk_config().await;
-        let sdk = sdk.into_builder().endpoint_url(endpoint).build();
+        let sdk = sdk.into_builder().endpoint_url(&endpoint).build();
         let store: Arc<dyn ObjectStore> = Arc::new(S3Store::new(&sdk, &bucket, true));
         let catalog = GlueCatalog::new(&sdk);
         let committer = Committer::new(
@@ -82,6 +83,7 @@ impl Deployment {
             Arc::new(RandomIds),
         );
         Some(Self {
+            endpoint,
             bucket,
             database,
             store,
@@ -191,7 +193,9 @@ impl Deployment {
     /// What `firn` prints and whether it ends with 0.
     async fn firn(&self, words: &[&str]) -> (String, bool) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_firn"));
-        command.env("USER", "ada");
+        command
+            .env("USER", "ada")
+            .env("AWS_ENDPOINT_URL", &self.endpoint);
         command
             .args(["--bucket", &self.bucket, "--path-style"])
             .args(words);
