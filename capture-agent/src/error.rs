@@ -130,6 +130,19 @@ pub enum AgentError {
         /// At the broker.
         found: u32,
     },
+    /// The configuration asks for fewer partitions than keys are spread over.
+    #[error(
+        "topic {topic} has {held} partitions and the configuration asks for {asked}: partitions cannot be taken away. Set \
+         topics.partitions, or this table's number in [topics.tables], to {held} or more"
+    )]
+    PartitionsLowered {
+        /// The topic.
+        topic: String,
+        /// By the stored map.
+        held: u32,
+        /// By the configuration.
+        asked: u32,
+    },
     /// The database is another one than before.
     #[error(
         "source {source_name} is now a server with {what} {found}, it was {expected}: positions of two logs do not compare. \
@@ -144,6 +157,30 @@ pub enum AgentError {
         expected: String,
         /// What the server says.
         found: String,
+    },
+    /// A standby was promoted that did not have all that we delivered.
+    #[error(
+        "source {source_name} was switched over to a standby whose log leaves ours (timeline {timeline}) at {until}, and a change \
+         at {position} was delivered: it is in the lake and not in the database any more. See docs/operations.md, \
+         \"Source failed over\""
+    )]
+    SourceDiverged {
+        /// Name of the source.
+        source_name: String,
+        /// Timeline of our position.
+        timeline: u32,
+        /// Commit position of the last change that was delivered.
+        position: Lsn,
+        /// Where the new timeline begins.
+        until: Lsn,
+    },
+    /// The server that answers is a standby.
+    #[error(
+        "source {source_name} is a standby: waiting until it is promoted, or the primary answers"
+    )]
+    SourceInRecovery {
+        /// Name of the source.
+        source_name: String,
     },
     /// A control document or progress record cannot be read.
     #[error("malformed document {key}")]
@@ -199,6 +236,7 @@ impl AgentError {
             Self::Objects(ObjectError::Unavailable { .. }) | Self::ObjectUnknown { .. } => {
                 Disposition::Verify
             }
+            Self::SourceInRecovery { .. } => Disposition::Retry,
             Self::Kafka { source, .. } => kafka_disposition(source),
             Self::KafkaTimeout { .. } | Self::Worker(_) => Disposition::Verify,
             Self::Config(_)
@@ -211,7 +249,9 @@ impl AgentError {
             | Self::ProgressLost { .. }
             | Self::CompactedTopic { .. }
             | Self::PartitionsMissing { .. }
+            | Self::PartitionsLowered { .. }
             | Self::SourceChanged { .. }
+            | Self::SourceDiverged { .. }
             | Self::Document { .. }
             | Self::StreamOrder { .. }
             | Self::DataFile { .. }

@@ -24,13 +24,21 @@ pub const AFTER_REFERENCE_PUT: &str = "agent.after_reference_put";
 pub const AFTER_PRODUCE: &str = "agent.after_produce";
 /// After a transaction's records are at the broker, before it is committed.
 pub const BEFORE_COMMIT: &str = "agent.before_commit";
+/// After a topic got more partitions, before the larger map is registered.
+pub const AFTER_PARTITIONS_CREATED: &str = "agent.after_partitions_created";
+/// After a larger partition map is registered, before its barrier is written.
+pub const AFTER_MAP_REGISTERED: &str = "agent.after_map_registered";
+/// After the barriers of a larger map are handed over, before the transaction that holds them is committed.
+pub const AFTER_BARRIERS_SENT: &str = "agent.after_barriers_sent";
+/// After that commit, before the first record of the larger map.
+pub const AFTER_BARRIERS_COMMIT: &str = "agent.after_barriers_commit";
 /// After a Kafka transaction is committed, before the slot is acknowledged.
 pub const AFTER_COMMIT: &str = "agent.after_commit";
 /// After the slot is acknowledged.
 pub const AFTER_ACKNOWLEDGE: &str = "agent.after_acknowledge";
 
 /// All of them, for a test that goes through the list.
-pub const ALL: [&str; 14] = [
+pub const ALL: [&str; 18] = [
     BEFORE_INIT_TRANSACTIONS,
     AFTER_INIT_TRANSACTIONS,
     AFTER_EPOCH_CLAIM,
@@ -42,6 +50,10 @@ pub const ALL: [&str; 14] = [
     AFTER_SCHEMA_PUT,
     AFTER_REFERENCE_PUT,
     AFTER_PRODUCE,
+    AFTER_PARTITIONS_CREATED,
+    AFTER_MAP_REGISTERED,
+    AFTER_BARRIERS_SENT,
+    AFTER_BARRIERS_COMMIT,
     BEFORE_COMMIT,
     AFTER_COMMIT,
     AFTER_ACKNOWLEDGE,

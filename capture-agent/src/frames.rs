@@ -6,9 +6,10 @@
 //! - The slot is acknowledged only after the Kafka commit that holds everything before, and only up to whole source transactions.
 //! - While nothing is in flight, what the server says it has sent is acknowledged too, so that an idle table holds no log.
 //! - Nothing is acknowledged that no committed position record says: a slot that is ahead of progress is not ours any more.
+//! - Before the first change of a larger partition map stands its barrier, and before that everything is committed.
 //! - A Kafka transaction may end inside of a source transaction, but never inside of one message.
 
-use change_event::{Position, layout};
+use change_event::{Lsn, layout};
 use object_io::failpoint;
 use source_postgres::{Acknowledger, Catalog, DecodeError, Frame, Message, SourceError, decode};
 
@@ -89,6 +90,7 @@ impl<P: TransactionalProducer, C: TableLookup> Frames<P, C> {
             Frame::KeepAlive { wal_end, .. } => {
                 if self.flow.transaction.is_none() {
                     self.outbox.whole_until(wal_end);
+                    self.barriers(wal_end).await?;
                     if !self.outbox.is_open() {
                         // Everything sent is durable: nothing lags.
                         self.context
@@ -100,7 +102,12 @@ impl<P: TransactionalProducer, C: TableLookup> Frames<P, C> {
             }
             Frame::Data { payload, .. } => {
                 match decode::decode(&payload) {
-                    Ok(message) => self.message(message).await?,
+                    Ok(message) => {
+                        if let Message::Begin { final_lsn, .. } = &message {
+                            self.barriers(*final_lsn).await?;
+                        }
+                        self.message(message).await?;
+                    }
                     Err(DecodeError::MalformedText { relation_oid, .. }) => {
                         self.unreadable(relation_oid, &payload).await?;
                     }
@@ -163,9 +170,9 @@ impl<P: TransactionalProducer, C: TableLookup> Frames<P, C> {
             }
             Message::Relation(relation) => {
                 let transaction = self.flow.transaction.ok_or(OUT_OF_ORDER)?;
-                let incarnation = self.outbox.reached().incarnation;
-                let position =
-                    Position::stream(incarnation, transaction.commit_lsn, transaction.ordinal + 1);
+                let position = self
+                    .outbox
+                    .position_of(transaction.commit_lsn, transaction.ordinal + 1);
                 let (tables, catalog) = (&mut self.tables, &mut self.catalog);
                 let known = tables
                     .relation(&self.context, catalog, &relation, position)
@@ -218,7 +225,7 @@ impl<P: TransactionalProducer, C: TableLookup> Frames<P, C> {
         };
         let shape = table.shape().ok_or(OUT_OF_ORDER)?;
         let (commit_lsn, ordinal) = (transaction.commit_lsn, transaction.ordinal);
-        let position = Position::stream(self.outbox.reached().incarnation, commit_lsn, ordinal);
+        let position = self.outbox.position_of(commit_lsn, ordinal);
         if position <= self.outbox.position() {
             return Ok(());
         }
@@ -252,6 +259,22 @@ impl<P: TransactionalProducer, C: TableLookup> Frames<P, C> {
                 None => transaction.ordinal += 1,
             }
         }
+        Ok(())
+    }
+
+    /// Writes the barriers that stand before what commits at `lsn`, if they are not there yet, in a transaction of their own:
+    /// so nothing of the older map can come behind one, whether or not readers see what was aborted.
+    async fn barriers(&mut self, lsn: Lsn) -> Result<(), AgentError> {
+        if !self.outbox.has_due_barrier(lsn) {
+            return Ok(());
+        }
+        self.commit().await?;
+        let (tables, position) = (&self.tables, self.outbox.position());
+        self.outbox
+            .send_barriers(lsn, |lane| tables.version_of_lane(lane, position))
+            .await?;
+        self.commit().await?;
+        failpoint::hit(failpoints::AFTER_BARRIERS_COMMIT);
         Ok(())
     }
 

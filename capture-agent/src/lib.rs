@@ -19,6 +19,7 @@ pub mod context;
 pub mod copy;
 pub mod epoch;
 pub mod error;
+mod failover;
 pub mod failpoints;
 pub mod frames;
 pub mod http;

@@ -14,7 +14,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use change_event::{Lsn, Position, Predecessor};
+use change_event::{Lsn, Position, Predecessor, TopicRegistration};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
@@ -40,6 +40,9 @@ pub struct PositionRecord {
     pub timeline: u32,
     /// Incarnation of the source log, first part of every position.
     pub incarnation: u32,
+    /// The logs that it was before, oldest first: each until a standby was promoted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub past: Vec<PastLog>,
     /// Commit position of the last change that is on its topic.
     pub commit_lsn: Lsn,
     /// Its number in the source transaction; 0 right after the table copy.
@@ -52,12 +55,43 @@ pub struct PositionRecord {
     pub copy_id: u32,
 }
 
+/// A source log that a promoted standby went on from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PastLog {
+    /// Its timeline.
+    pub timeline: u32,
+    /// Incarnation of the positions in it.
+    pub incarnation: u32,
+    /// Where the next timeline begins.
+    pub until: Lsn,
+}
+
 impl PositionRecord {
     /// The last change that is on its topic.
     #[must_use]
-    pub const fn position(&self) -> Position {
-        Position::stream(self.incarnation, self.commit_lsn, self.ordinal)
+    pub fn position(&self) -> Position {
+        self.position_of(self.commit_lsn, self.ordinal)
     }
+
+    /// The position of a change, in the incarnation of the log that its commit lies in.
+    #[must_use]
+    pub fn position_of(&self, commit_lsn: Lsn, ordinal: u64) -> Position {
+        let past = self.past.iter().find(|past| {
+            // A copy that ended with the log: its position is the end of what it holds.
+            commit_lsn < past.until || (ordinal == 0 && commit_lsn == past.until)
+        });
+        let incarnation = past.map_or(self.incarnation, |past| past.incarnation);
+        Position::stream(incarnation, commit_lsn, ordinal)
+    }
+}
+
+/// The partition map by which a topic is written: its barrier is committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapRecord {
+    /// Incarnation of the topic in which the barrier stands.
+    pub topic_incarnation: u32,
+    /// Version of the map.
+    pub version: u32,
 }
 
 /// All that the progress topic says about one source.
@@ -67,6 +101,8 @@ pub struct Progress {
     pub position: Option<PositionRecord>,
     /// Last committed record of each topic-partition.
     pub partitions: HashMap<(String, u32), Predecessor>,
+    /// Newest partition map of each topic that was raised.
+    pub maps: HashMap<String, MapRecord>,
 }
 
 /// Key of the position record of a source.
@@ -81,7 +117,22 @@ pub fn partition_key(source_name: &str, topic: &str, partition: u32) -> String {
     format!("{source_name}/{topic}/{partition}")
 }
 
+/// Key of a topic's map record.
+#[must_use]
+pub fn map_key(source_name: &str, topic: &str) -> String {
+    format!("{source_name}/{topic}/map")
+}
+
 impl Progress {
+    /// The version of the partition map that was written last to a topic, as it is now: 1 before the first barrier.
+    #[must_use]
+    pub fn map_version(&self, registration: &TopicRegistration) -> u32 {
+        self.maps
+            .get(&registration.topic)
+            .filter(|map| map.topic_incarnation == registration.topic_incarnation)
+            .map_or(1, |map| map.version)
+    }
+
     /// Takes one record in; those of other sources are passed over.
     ///
     /// # Errors
@@ -103,6 +154,14 @@ impl Progress {
         else {
             return Ok(());
         };
+        if partition == "map" {
+            let topic = topic.to_owned();
+            match value {
+                Some(value) => self.maps.insert(topic, serde_json::from_slice(value)?),
+                None => self.maps.remove(&topic),
+            };
+            return Ok(());
+        }
         let Ok(partition) = partition.parse::<u32>() else {
             return Ok(());
         };
@@ -226,6 +285,7 @@ mod tests {
             system_id: "7".to_owned(),
             timeline: 1,
             incarnation: 1,
+            past: Vec::new(),
             commit_lsn: Lsn(10),
             ordinal: 2,
             end_lsn: Lsn(9),
@@ -254,6 +314,11 @@ mod tests {
         progress
             .apply("shop", "shop2", Some(b"not even JSON"))
             .unwrap();
+        let value = br#"{"topic_incarnation":1,"version":2}"#;
+        progress
+            .apply("shop", &map_key("shop", "shop.public.a"), Some(value))
+            .unwrap();
+        assert_eq!(progress.maps["shop.public.a"].version, 2);
         assert_eq!(progress.position.as_ref(), Some(&record));
         let expected = (
             ("shop.public.a".to_owned(), 3),

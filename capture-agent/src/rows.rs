@@ -234,7 +234,7 @@ impl<P: TransactionalProducer> Place<'_, P> {
         self.transaction.ordinal += 1;
         let ordinal = self.transaction.ordinal;
         let commit_lsn = self.transaction.commit_lsn;
-        let position = Position::stream(self.outbox.reached().incarnation, commit_lsn, ordinal);
+        let position = self.outbox.position_of(commit_lsn, ordinal);
         if position <= self.outbox.position() {
             self.written.replayed += 1;
             return Ok(());
@@ -275,7 +275,7 @@ impl<P: TransactionalProducer> Place<'_, P> {
                 what: "a change for no topic",
             });
         };
-        let partition = lane.registration.partition_map.partition_of(key);
+        let partition = lane.partition_of(key);
         let mut key_buffer = Vec::new();
         let key = key.map(|key| self.shape.writer.record_key(key, &mut key_buffer));
         let size_bytes =

@@ -25,7 +25,7 @@ use crate::start::Starting;
 use crate::status::AgentState;
 use crate::tables::Tables;
 use crate::transaction::Outbox;
-use crate::{epoch, failpoints};
+use crate::{epoch, failover, failpoints};
 
 /// Incarnation of a source log that was never continued elsewhere.
 pub(crate) const FIRST_INCARNATION: u32 = 1;
@@ -168,6 +168,7 @@ impl Owned {
                 system_id: identity.system_id.clone(),
                 timeline: identity.timeline,
                 incarnation: FIRST_INCARNATION,
+                past: Vec::new(),
                 commit_lsn: change_event::Lsn(0),
                 ordinal: 0,
                 end_lsn: change_event::Lsn(0),
@@ -198,18 +199,25 @@ pub(crate) struct Found {
 }
 
 impl Found {
-    async fn look(context: &Context, owned: Owned) -> Result<Self, AgentError> {
+    async fn look(context: &Context, mut owned: Owned) -> Result<Self, AgentError> {
         let config = &context.config;
         let source_name = context.source_name();
         let store = context.store.as_ref();
-        let progress = &owned.progress;
         let options = connect_options(config);
         let mut replication = Connection::connect_replication(&options).await?;
         let identity = replication.identify_system().await?;
         let mut catalog = Catalog::connect(&options).await?;
-        if let Some(position) = &progress.position {
-            same_source(source_name, position, &identity)?;
+        if let Some(position) = &mut owned.progress.position {
+            *position = failover::followed(
+                source_name,
+                position,
+                &identity,
+                &mut replication,
+                &mut catalog,
+            )
+            .await?;
         }
+        let progress = &owned.progress;
         let state = catalog.slot_state(&config.source.slot).await?;
         let mark = slot::read_mark(store, source_name).await?;
         let manifest_exists = match &mark {
@@ -242,27 +250,4 @@ impl Found {
             plan,
         })
     }
-}
-
-/// Whether the server is the one that progress speaks of.
-pub(crate) fn same_source(
-    source_name: &str,
-    position: &PositionRecord,
-    identity: &SystemIdentity,
-) -> Result<(), AgentError> {
-    let changed = |what, expected: String, found: String| AgentError::SourceChanged {
-        source_name: source_name.to_owned(),
-        what,
-        expected,
-        found,
-    };
-    if position.system_id != identity.system_id {
-        let (expected, found) = (position.system_id.clone(), identity.system_id.clone());
-        return Err(changed("system identifier", expected, found));
-    }
-    if position.timeline != identity.timeline {
-        let (expected, found) = (position.timeline.to_string(), identity.timeline.to_string());
-        return Err(changed("timeline", expected, found));
-    }
-    Ok(())
 }

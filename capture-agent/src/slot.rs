@@ -220,6 +220,7 @@ mod tests {
             system_id: "7".to_owned(),
             timeline: 1,
             incarnation: 1,
+            past: Vec::new(),
             commit_lsn: Lsn(10),
             ordinal: 0,
             end_lsn: Lsn(10),

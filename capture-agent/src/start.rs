@@ -6,7 +6,7 @@
 //! - Mark before publication before slot before rows before manifest before announcement: each step finds after a crash what
 //!   the state machine of `slot` needs to go on.
 
-use change_event::{TopicRegistration, layout, naming};
+use change_event::{Lsn, TopicRegistration, layout, naming};
 use object_io::failpoint;
 use source_postgres::{CatalogTable, Connection, ReplicationStart};
 
@@ -14,7 +14,7 @@ use crate::context::Context;
 use crate::copy::{self, CopyManifest, CopyPlan};
 use crate::error::AgentError;
 use crate::progress::PositionRecord;
-use crate::session::{FIRST_INCARNATION, Found, same_source};
+use crate::session::{FIRST_INCARNATION, Found};
 use crate::slot::{self, Plan, SlotMark, SlotState};
 use crate::source::{capture_request, connect_options, start_problems};
 use crate::status::{AgentState, SlotStatus, TableStatus};
@@ -22,7 +22,7 @@ use crate::tables::{CapturedName, Shape, Tables};
 use crate::topics::{TopicRequest, Topics};
 use crate::transaction::Outbox;
 use crate::truncates::{Events, events_shape};
-use crate::{failpoints, objects};
+use crate::{failover, failpoints, objects};
 
 const NO_CONNECTION: AgentError = AgentError::StreamOrder {
     what: "a session without a connection",
@@ -189,14 +189,30 @@ impl Starting<'_> {
             system_id: manifest.system_id.clone(),
             timeline: manifest.timeline,
             incarnation: FIRST_INCARNATION,
+            past: Vec::new(),
             commit_lsn: manifest.copy_lsn,
             ordinal: 0,
             end_lsn: manifest.copy_lsn,
             epoch: self.found.owned.epoch,
             copy_id: manifest.copy_id,
         };
-        same_source(self.context.source_name(), &start, &self.found.identity)?;
+        let Found {
+            identity,
+            replication: Some(replication),
+            catalog,
+            ..
+        } = &mut self.found
+        else {
+            return Err(NO_CONNECTION);
+        };
+        let source_name = self.context.source_name();
+        let start = failover::followed(source_name, &start, identity, replication, catalog).await?;
+        let (copy_lsn, position) = (start.commit_lsn, start.position());
         self.outbox.begin_at(start)?;
+        let tables = &self.tables;
+        self.outbox
+            .send_barriers(copy_lsn, |lane| tables.version_of_lane(lane, position))
+            .await?;
         copy::announce(&mut self.outbox, manifest).await?;
         self.outbox.delivered().await?;
         failpoint::hit(failpoints::BEFORE_ANNOUNCEMENT_COMMIT);
@@ -301,8 +317,15 @@ impl Starting<'_> {
     /// Topics, registrations and lanes of all tables, and of the pseudo table `firn.events` last.
     async fn open_topics(&mut self, names: &[CapturedName]) -> Result<(), AgentError> {
         let topics = Topics::open(self.context).await?;
+        let sent_until = match &self.found.plan {
+            Plan::Copy { .. } => Lsn(0),
+            // A walsender sends no more than is flushed, and the predecessor is fenced.
+            Plan::Announce { .. } | Plan::Resume(_) => self.found.identity.flush_lsn,
+        };
+        self.tables.sent_until(sent_until);
         for name in names {
-            let request = topic_request(self.context, &name.table_schema, &name.table_name);
+            let mut request = topic_request(self.context, &name.table_schema, &name.table_name);
+            request.sent_until = sent_until;
             let registration = topics.ensure(&request).await?;
             let topic = registration.topic.clone();
             let lane = self.add_lane(registration);
@@ -407,6 +430,7 @@ fn topic_request(context: &Context, table_schema: &str, table_name: &str) -> Top
             .get(&name)
             .copied()
             .unwrap_or(config.topics.partitions),
+        sent_until: Lsn(0),
         freshness_seconds: of_table
             .freshness_seconds
             .unwrap_or(config.lake.freshness_seconds),

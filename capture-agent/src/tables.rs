@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use change_event::envelope::EnvelopeWriter;
 use change_event::evolution::ObservedTable;
-use change_event::{Position, SourceSchema};
+use change_event::{Lsn, Position, SourceSchema};
 use serde::{Deserialize, Serialize};
 use source_postgres::{RelationMessage, TableName, relation};
 
@@ -94,11 +94,18 @@ pub struct Tables {
     by_oid: HashMap<u32, usize>,
     /// Relations of the publication that are not captured, so that each is warned of once.
     passed_over: HashMap<u32, String>,
+    /// What committed before here may have been sent before.
+    sent_until: Lsn,
     /// The last one asked for: rows of a table come in runs.
     last: Option<(u32, usize)>,
 }
 
 impl Tables {
+    /// Says that what committed before a position may have been sent before, by a session that was.
+    pub const fn sent_until(&mut self, lsn: Lsn) {
+        self.sent_until = lsn;
+    }
+
     /// Adds a table; its documents are read.
     ///
     /// # Errors
@@ -133,6 +140,15 @@ impl Tables {
         table
             .and_then(|table| table.book.at(position))
             .map_or(0, |document| document.version)
+    }
+
+    /// Likewise, of the table that is written to a lane; 1 if there is none.
+    #[must_use]
+    pub fn version_of_lane(&self, lane: usize, position: Position) -> u32 {
+        let table = self.tables.iter().find(|table| table.lane == lane);
+        table
+            .and_then(|table| table.book.at(position))
+            .map_or(1, |document| document.version)
     }
 
     /// The captured table of this number.
@@ -174,7 +190,12 @@ impl Tables {
             return Ok(None);
         };
         let shown = catalog.table_by_oid(message.oid).await?;
-        let observed = relation::observe_relation(message, shown.as_ref(), table.book.at(position));
+        let observed = relation::observe_relation(
+            message,
+            shown.as_ref(),
+            table.book.at(position),
+            position.commit_lsn < self.sent_until,
+        );
         let version = table.observe(context, observed, position).await?;
         Ok(Some((table.lane, version)))
     }

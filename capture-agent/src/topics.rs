@@ -5,15 +5,19 @@
 //! # Invariants
 //! - A topic's incarnation is claimed *before* the topic is created: a crash in between costs a number, never a topic that
 //!   starts its offsets anew under an old number.
-//! - The partition map stored in the registration wins over the configuration.
+//! - The partition map stored in the registration is raised to what is configured, and never lowered: partitions first, then the
+//!   registration; its barrier is written by the session (`capture`).
 //! - A compacted topic is refused: it would lose changes before they are read.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use change_event::partition::PartitionMap;
-use change_event::{TopicRegistration, layout};
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use change_event::{Lsn, TopicRegistration, layout};
+use object_io::failpoint;
+use rdkafka::admin::{
+    AdminClient, AdminOptions, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -22,6 +26,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use crate::context::Context;
 use crate::epoch;
 use crate::error::AgentError;
+use crate::failpoints;
 use crate::kafka::client_config;
 use crate::objects;
 
@@ -41,8 +46,10 @@ pub struct TopicRequest {
     pub topic: String,
     /// Its name in the lake.
     pub lake_table: String,
-    /// Partitions if the topic is new.
+    /// Partitions that it is to have.
     pub partitions: u32,
+    /// Everything of the source that was ever sent committed before here; 0 if nothing was.
+    pub sent_until: Lsn,
     /// Seconds between two commits.
     pub freshness_seconds: u32,
 }
@@ -101,7 +108,7 @@ impl<'a> Topics<'a> {
     /// Sees to one table's topic and its registration, and gives the registration that holds.
     ///
     /// # Errors
-    /// [`AgentError::CompactedTopic`], [`AgentError::PartitionsMissing`] (Halt), [`AgentError::Kafka`],
+    /// [`AgentError::CompactedTopic`], [`AgentError::PartitionsMissing`], [`AgentError::PartitionsLowered`] (Halt), [`AgentError::Kafka`],
     /// [`AgentError::Objects`].
     pub async fn ensure(&self, request: &TopicRequest) -> Result<TopicRegistration, AgentError> {
         let config = &self.context.config;
@@ -109,19 +116,20 @@ impl<'a> Topics<'a> {
         let key = layout::registration(&request.topic);
         let stored: Option<TopicRegistration> = objects::read(store, &key).await?;
         let found = self.partition_counts.get(&request.topic).copied();
-        let map = match (&stored, found) {
+        let held = match (&stored, found) {
             (Some(stored), _) => stored.partition_map.clone(),
             // Created by someone else, or by us before a crash: its partitions are the map.
-            (None, Some(partitions)) => PartitionMap {
-                version: 1,
-                partitions,
-            },
-            (None, None) => PartitionMap {
-                version: 1,
-                partitions: request.partitions,
-            },
+            (None, Some(partitions)) => PartitionMap::first(partitions),
+            (None, None) => PartitionMap::first(request.partitions),
         };
+        let map = next_map(&held, request)?;
+        let raised = map.version > held.version;
         match found {
+            Some(found) if held.partitions <= found && found < map.partitions => {
+                self.refuse_compacted(&request.topic).await?;
+                self.add_partitions(&request.topic, map.partitions).await?;
+                failpoint::hit(failpoints::AFTER_PARTITIONS_CREATED);
+            }
             Some(found) if found < map.partitions => {
                 let topic = request.topic.clone();
                 return Err(AgentError::PartitionsMissing {
@@ -163,6 +171,9 @@ impl<'a> Topics<'a> {
         };
         if stored.as_ref() != Some(&registration) {
             objects::write(store, &key, &registration).await?;
+            if raised {
+                failpoint::hit(failpoints::AFTER_MAP_REGISTERED);
+            }
         }
         Ok(registration)
     }
@@ -207,6 +218,25 @@ impl<'a> Topics<'a> {
         Ok(())
     }
 
+    async fn add_partitions(&self, topic: &str, partitions: u32) -> Result<(), AgentError> {
+        let failed = |source| AgentError::Kafka {
+            operation: "create partitions",
+            source,
+        };
+        let count = usize::try_from(partitions).unwrap_or(usize::MAX);
+        let options = AdminOptions::new().operation_timeout(Some(ADMIN_TIMEOUT));
+        let results = self
+            .admin
+            .create_partitions(&[NewPartitions::new(topic, count)], &options)
+            .await
+            .map_err(failed)?;
+        for result in results {
+            result.map_err(|(_, code)| failed(KafkaError::AdminOp(code)))?;
+        }
+        tracing::info!(topic, partitions, "partitions added");
+        Ok(())
+    }
+
     async fn refuse_compacted(&self, topic: &str) -> Result<(), AgentError> {
         let failed = |source| AgentError::Kafka {
             operation: "describe topic",
@@ -234,6 +264,27 @@ impl<'a> Topics<'a> {
     }
 }
 
+/// The map that holds from now on: the one held, or a larger one.
+fn next_map(held: &PartitionMap, request: &TopicRequest) -> Result<PartitionMap, AgentError> {
+    if request.partitions < held.partitions {
+        return Err(AgentError::PartitionsLowered {
+            topic: request.topic.clone(),
+            held: held.partitions,
+            asked: request.partitions,
+        });
+    }
+    let map = if request.partitions > held.partitions {
+        held.raised(request.partitions, request.sent_until)
+    } else {
+        held.clone()
+    };
+    Ok(if request.sent_until == Lsn(0) {
+        map.from_the_beginning()
+    } else {
+        map
+    })
+}
+
 /// Partitions of every topic. Asking for one by name could create it where the broker creates topics on sight.
 fn partition_counts(client: &ClientConfig) -> Result<HashMap<String, u32>, AgentError> {
     let consumer: BaseConsumer = client.create().map_err(|source| AgentError::Kafka {
@@ -256,4 +307,47 @@ fn partition_counts(client: &ClientConfig) -> Result<HashMap<String, u32>, Agent
         })
         .filter(|(_, partitions)| *partitions > 0)
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(partitions: u32, sent_until: u64) -> TopicRequest {
+        TopicRequest {
+            table_schema: "public".to_owned(),
+            table_name: "orders".to_owned(),
+            topic: "shop.public.orders".to_owned(),
+            lake_table: "public__orders".to_owned(),
+            partitions,
+            sent_until: Lsn(sent_until),
+            freshness_seconds: 60,
+        }
+    }
+
+    #[test]
+    fn map_is_raised_once_and_holds_from_behind_what_was_sent() {
+        let held = PartitionMap::first(2);
+        assert_eq!(next_map(&held, &request(2, 50)).unwrap(), held);
+        let raised = next_map(&held, &request(4, 50)).unwrap();
+        assert_eq!(
+            (raised.version_at(Lsn(49)), raised.version_at(Lsn(50))),
+            (1, 2)
+        );
+        assert_eq!(next_map(&raised, &request(4, 90)).unwrap(), raised);
+        // Nothing was sent yet: the newest map holds from the beginning.
+        let anew = next_map(&raised, &request(8, 0)).unwrap();
+        assert_eq!((anew.version, anew.version_at(Lsn(0))), (3, 3));
+    }
+
+    #[test]
+    fn lower_number_of_partitions_is_refused_with_words() {
+        let refused = next_map(&PartitionMap::first(4), &request(3, 50)).unwrap_err();
+        assert!(matches!(refused, AgentError::PartitionsLowered { .. }));
+        let words = refused.to_string();
+        assert!(
+            words.contains("has 4 partitions") && words.contains("asks for 3"),
+            "{words}"
+        );
+    }
 }

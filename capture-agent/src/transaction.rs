@@ -6,6 +6,7 @@
 //! - A record has its `pseq` only once the queue accepted it: numbers are dense in what may ever be read.
 //! - The progress records are the last of a transaction, so that who sees them sees all before.
 //! - No transaction is open while nothing is to be said: an open one holds back every reader of its partitions.
+//! - A lane is written by one version of its partition map; the barrier of the next one stands between.
 //! - [`Outbox::commit`] gives the position that the slot may be acknowledged to: the end of a whole source transaction.
 
 use std::time::Duration;
@@ -20,16 +21,44 @@ use crate::config::LimitsConfig;
 use crate::error::AgentError;
 use crate::failpoints;
 use crate::kafka::Producer;
-use crate::progress::{PositionRecord, Progress, partition_key, position_key};
+use crate::progress::{MapRecord, PositionRecord, Progress, map_key, partition_key, position_key};
 
 /// One topic as a session writes it.
 #[derive(Debug)]
 pub struct TopicLane {
     /// What is announced of it.
     pub registration: TopicRegistration,
+    /// Version of the partition map by which records are written: that of the last barrier.
+    map_version: u32,
+    /// What progress says of it.
+    map_said: u32,
     partitions: Vec<PartitionCounter>,
     /// Row changes handed over and not yet committed.
     pending_rows: u64,
+}
+
+impl TopicLane {
+    /// The partition of a record with this key, written now.
+    #[must_use]
+    pub fn partition_of(&self, key: Option<&[u8]>) -> u32 {
+        let map = &self.registration.partition_map;
+        map.partition_by(self.map_version, key)
+    }
+
+    /// Number of partitions that records are written to now.
+    #[must_use]
+    pub fn partition_count(&self) -> u32 {
+        self.registration
+            .partition_map
+            .partitions_by(self.map_version)
+    }
+
+    /// The next version of the map whose barrier stands before what commits at `lsn`, if it is not written yet.
+    fn due(&self, lsn: Lsn) -> Option<u32> {
+        let next = self.map_version + 1;
+        let map = &self.registration.partition_map;
+        (next <= map.version && next <= map.version_at(lsn)).then_some(next)
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -140,8 +169,11 @@ impl<P: TransactionalProducer> Outbox<P> {
                 ..PartitionCounter::default()
             })
             .collect();
+        let map_version = progress.map_version(&registration);
         self.lanes.push(TopicLane {
             registration,
+            map_version,
+            map_said: map_version,
             partitions,
             pending_rows: 0,
         });
@@ -164,8 +196,14 @@ impl<P: TransactionalProducer> Outbox<P> {
 
     /// The last change handed over: everything up to it is on its topic, or will be with the next commit.
     #[must_use]
-    pub const fn position(&self) -> Position {
+    pub fn position(&self) -> Position {
         self.reached.position()
+    }
+
+    /// The position of a change of the source log.
+    #[must_use]
+    pub fn position_of(&self, commit_lsn: Lsn, ordinal: u64) -> Position {
+        self.reached.position_of(commit_lsn, ordinal)
     }
 
     /// Where the source will stand once the open transaction is committed.
@@ -265,6 +303,56 @@ impl<P: TransactionalProducer> Outbox<P> {
         Ok(())
     }
 
+    /// Whether a barrier stands before what commits at `lsn`.
+    #[must_use]
+    pub fn has_due_barrier(&self, lsn: Lsn) -> bool {
+        self.lanes.iter().any(|lane| lane.due(lsn).is_some())
+    }
+
+    /// Hands over the barriers that stand before what commits at `lsn`: one record in each partition of the older map. From
+    /// now on records are written by the newer one.
+    ///
+    /// `schema_version` gives a version of a lane's schema that was published.
+    ///
+    /// # Errors
+    /// Those of [`Outbox::send`].
+    pub async fn send_barriers(
+        &mut self,
+        lsn: Lsn,
+        schema_version: impl Fn(usize) -> u32,
+    ) -> Result<(), AgentError> {
+        if !self.has_due_barrier(lsn) {
+            return Ok(());
+        }
+        for index in 0..self.lanes.len() {
+            while let Some((lane, map_version)) = self
+                .lanes
+                .get_mut(index)
+                .and_then(|lane| lane.due(lsn).map(|due| (lane, due)))
+            {
+                let partitions = lane.partition_count();
+                lane.map_version = map_version;
+                let topic = lane.registration.topic.clone();
+                tracing::info!(topic, map_version, "barrier: keys move to more partitions");
+                let value = format!("{{\"firn_barrier\":{map_version}}}");
+                for partition in 0..partitions {
+                    let record = LaneRecord {
+                        lane: index,
+                        partition,
+                        kind: RecordKind::Barrier { map_version },
+                        schema_version: schema_version(index),
+                        position: self.reached.position(),
+                        key: None,
+                        value: value.as_bytes(),
+                    };
+                    self.send(&record).await?;
+                }
+            }
+        }
+        failpoint::hit(failpoints::AFTER_BARRIERS_SENT);
+        Ok(())
+    }
+
     /// Says that every record of the change at `position` is handed over.
     pub fn change_done(&mut self, commit_lsn: Lsn, ordinal: u64) {
         self.reached.commit_lsn = commit_lsn;
@@ -285,6 +373,15 @@ impl<P: TransactionalProducer> Outbox<P> {
             return Ok(None);
         };
         for lane in &mut self.lanes {
+            let map = MapRecord {
+                topic_incarnation: lane.registration.topic_incarnation,
+                version: lane.map_version,
+            };
+            if lane.map_said != map.version {
+                lane.map_said = map.version;
+                let key = map_key(&self.source_name, &lane.registration.topic);
+                send_progress(&self.producer, &self.progress_topic, &key, &map).await?;
+            }
             for (partition, counter) in (0u32..).zip(&mut lane.partitions) {
                 if !std::mem::take(&mut counter.touched) {
                     continue;

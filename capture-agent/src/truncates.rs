@@ -77,7 +77,7 @@ impl Events {
     ) -> Result<bool, AgentError> {
         transaction.ordinal += 1;
         let (commit_lsn, ordinal) = (transaction.commit_lsn, transaction.ordinal);
-        let position = Position::stream(outbox.reached().incarnation, commit_lsn, ordinal);
+        let position = outbox.position_of(commit_lsn, ordinal);
         if position <= outbox.position() {
             return Ok(false);
         }
@@ -107,7 +107,7 @@ impl Events {
                 what: "a TRUNCATE of a table that was not described",
             });
         };
-        let partitions = lane.registration.partition_map.partitions;
+        let partitions = lane.partition_count();
         let mut value = Vec::new();
         write(shape, &mut value, Operation::Truncate, origin, None)?;
         for partition in 0..partitions {

@@ -1,5 +1,6 @@
 //! A source, a broker, a bucket in a folder, and agents as processes.
 
+use std::cell::Cell;
 use std::fmt::Write as _;
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -25,21 +26,28 @@ pub(crate) fn block_on(test: impl Future<Output = ()>) {
 pub(crate) struct Bench {
     pub(crate) postgres: PostgresServer,
     pub(crate) kafka: KafkaBroker,
+    /// What the configuration asks for.
+    pub(crate) partitions: Cell<u32>,
     folder: TempDir,
 }
 
 impl Bench {
     /// `None` without Kafka's jars; the kit has said so then.
     pub(crate) async fn start(programs: &Path) -> Option<Self> {
+        Self::start_with(programs, &PostgresOptions::default()).await
+    }
+
+    /// Likewise, with settings of the server.
+    pub(crate) async fn start_with(programs: &Path, options: &PostgresOptions) -> Option<Self> {
         let folder = tempfile::tempdir().expect("a folder");
         let broker = folder.path().join("kafka");
         std::fs::create_dir(&broker).expect("a folder");
         let kafka = KafkaBroker::start(&broker).await.expect("a broker")?;
-        let postgres =
-            PostgresServer::start(programs, &PostgresOptions::default()).expect("a server");
+        let postgres = PostgresServer::start(programs, options).expect("a server");
         Some(Self {
             postgres,
             kafka,
+            partitions: Cell::new(2),
             folder,
         })
     }
@@ -51,11 +59,12 @@ impl Bench {
             text,
             "[source]\nname = \"s\"\nhost = \"127.0.0.1\"\nport = {}\nuser = \"postgres\"\ndatabase = \"postgres\"\n\
              [kafka]\nbootstrap_servers = \"{}\"\n[lake]\nbucket = \"lake\"\ndatabase = \"s\"\n\
-             [object_store]\nendpoint = \"file://{}\"\n[topics]\nreplication_factor = 1\npartitions = 2\n\
+             [object_store]\nendpoint = \"file://{}\"\n[topics]\nreplication_factor = 1\npartitions = {}\n\
              [http]\nlisten = \"127.0.0.1:0\"\n[limits]\ntransaction_max_ms = 50\nrecord_max_bytes = 2000\n{extra}",
             self.postgres.port(),
             self.kafka.bootstrap_servers(),
             self.folder.path().display(),
+            self.partitions.get(),
         )
         .expect("written");
         let path = self.folder.path().join("firn.toml");

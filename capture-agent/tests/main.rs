@@ -9,6 +9,8 @@
 )]
 
 mod bench;
+mod failover;
+mod raise;
 mod restart;
 mod topic;
 
@@ -27,6 +29,10 @@ macro_rules! tests {
 
 fn main() -> ExitCode {
     run_tests(tests![
+        failover::change_behind_the_switch_point_halts_with_words,
+        failover::promoted_standby_goes_on_where_the_primary_ended,
+        raise::kill_at_every_failpoint_of_a_raise_keeps_each_change_once_and_each_key_in_order,
+        raise::lower_number_of_partitions_halts_with_words,
         restart::kill_at_every_failpoint_of_the_copy_doubles_and_loses_nothing,
         restart::kill_at_every_failpoint_of_the_stream_doubles_and_loses_nothing,
         restart::lost_slot_halts_with_words,

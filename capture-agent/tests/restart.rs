@@ -10,13 +10,13 @@ use crate::topic;
 const ISOLATION_LEVELS: [&str; 2] = ["read_committed", "read_uncommitted"];
 
 /// Both tables have a key; the second one is empty when it is copied, so that its changes alone rebuild it.
-const TABLES: &str = "CREATE TABLE copied (id bigint PRIMARY KEY, note text);
+pub(crate) const TABLES: &str = "CREATE TABLE copied (id bigint PRIMARY KEY, note text);
     INSERT INTO copied SELECT g, 'n' || g FROM generate_series(1, 5000) g;
     CREATE TABLE streamed (id bigint PRIMARY KEY, note text);";
 
 /// Inserts, updates, deletes, a key change, a record by reference, a change of shape and a rolled-back part, in one
 /// transaction.
-fn changes(round: u32) -> String {
+pub(crate) fn changes(round: u32) -> String {
     let from = round * 1000;
     format!(
         "BEGIN; INSERT INTO streamed (id, note) SELECT g, 'n' FROM generate_series({from}, {from} + 299) g;
@@ -30,7 +30,7 @@ fn changes(round: u32) -> String {
     )
 }
 
-fn compare(bench: &Bench) {
+pub(crate) fn compare(bench: &Bench) {
     let sql =
         "SELECT id || ':' || coalesce(note, '') FROM streamed ORDER BY id::text COLLATE \"C\"";
     let expected = bench.postgres.sql(sql).expect("the table");

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use change_event::header::HEADER_NAME;
-use change_event::{Lane, Position, Predecessor, RecordHeader, RecordKind};
+use change_event::{
+    Lane, Position, Predecessor, RecordHeader, RecordKind, TopicRegistration, layout,
+};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
@@ -22,9 +24,21 @@ pub(crate) struct Accepted {
     pub(crate) copied_rows: u64,
     /// Records dropped as duplicates.
     pub(crate) dropped: u64,
+    /// Partitions with a change.
+    pub(crate) partitions_used: usize,
+    /// First and last position written by each version of the partition map.
+    pub(crate) by_map: BTreeMap<u32, (Position, Position)>,
 }
 
 impl Accepted {
+    /// Everything that one map wrote comes before everything that the next one wrote, over all partitions.
+    fn check_maps(&self) {
+        let ranges: Vec<_> = self.by_map.values().collect();
+        for pair in ranges.windows(2) {
+            assert!(pair[0].1 < pair[1].0, "maps overlap: {:?}", self.by_map);
+        }
+    }
+
     /// The rows by key after all changes, beginning with none: only for tables that were empty when they were copied.
     pub(crate) fn rows(&self) -> BTreeMap<String, Value> {
         let mut rows = BTreeMap::new();
@@ -77,8 +91,14 @@ pub(crate) fn read(
         .fetch_metadata(Some(topic), wait)
         .expect("metadata");
     let partitions = metadata.topics()[0].partitions().len();
+    let registration = bucket.join(layout::registration(topic));
+    let registration = std::fs::read(registration).expect("the registration");
+    let registration: TopicRegistration = serde_json::from_slice(&registration).expect("JSON");
     let mut accepted = Accepted::default();
     for partition in 0..partitions {
+        let mut map_version = registration
+            .partition_map
+            .introduced_in(u32::try_from(partition).expect("a partition"));
         let partition = i32::try_from(partition).expect("a partition");
         let mut assignment = TopicPartitionList::new();
         assignment
@@ -86,9 +106,13 @@ pub(crate) fn read(
             .expect("assigned");
         consumer.assign(&assignment).expect("assigned");
         let mut frontier = Frontier::default();
+        let changes = accepted.changes.len();
         loop {
             match consumer.poll(wait).expect("a record or the end") {
-                Err(KafkaError::PartitionEOF(_)) => break,
+                Err(KafkaError::PartitionEOF(_)) => {
+                    accepted.partitions_used += usize::from(accepted.changes.len() > changes);
+                    break;
+                }
                 Err(error) => panic!("{error}"),
                 Ok(message) => {
                     let headers = message.headers().expect("headers");
@@ -98,6 +122,11 @@ pub(crate) fn read(
                     let header =
                         RecordHeader::decode(header.value.expect("a value")).expect("a header");
                     if frontier.accepts(&header) {
+                        if let RecordKind::Barrier { map_version: next } = header.kind {
+                            map_version = map_version.max(next);
+                            continue;
+                        }
+                        accepted.note(map_version, header.position);
                         accepted.take(&header, message.payload().expect("no tombstone"), bucket);
                     } else {
                         accepted.dropped += 1;
@@ -106,6 +135,7 @@ pub(crate) fn read(
             }
         }
     }
+    accepted.check_maps();
     accepted
 }
 
@@ -135,6 +165,9 @@ impl Frontier {
             }
         }
         self.last = Some(now);
+        if matches!(header.kind, RecordKind::Barrier { .. }) {
+            return true;
+        }
         let lane = match header.position.lane() {
             Lane::Copy => &mut self.copy,
             Lane::Stream => &mut self.stream,
@@ -148,6 +181,14 @@ impl Frontier {
 }
 
 impl Accepted {
+    fn note(&mut self, map_version: u32, position: Position) {
+        let range = self
+            .by_map
+            .entry(map_version)
+            .or_insert((position, position));
+        *range = (range.0.min(position), range.1.max(position));
+    }
+
     fn take(&mut self, header: &RecordHeader, value: &[u8], bucket: &Path) {
         let value: Value = serde_json::from_slice(value).expect("JSON");
         match header.kind {
@@ -170,7 +211,7 @@ impl Accepted {
                     self.copied_rows += file["row_count"].as_u64().expect("a count");
                 }
             }
-            RecordKind::Marker => {}
+            RecordKind::Marker | RecordKind::Barrier { .. } => {}
         }
     }
 }

@@ -39,6 +39,8 @@ class Cloud:
         self.ministack = Ministack(supervisor)
         self.stack: Stack | None = None
         self.agent_port, self.event_source_port = free_port(), free_port()
+        # Of each table's topic; an agent that starts again adds what is missing.
+        self.partitions = 2
 
     @property
     def status_page(self) -> str:
@@ -130,6 +132,7 @@ class Cloud:
             lake_database=self.stack.database,
             endpoint=(self.proxy or self.ministack).endpoint,
             listen_port=self.agent_port,
+            partitions=self.partitions,
         )
         config = settings.write(self.run.folder / "agent.toml")
         return self._supervisor.start(

@@ -30,6 +30,7 @@ class Deaths(Storm):
         begin = time.monotonic()
         deeds: list[Callable[[], None]] = [self._at_failpoint(key) for key in failpoints.OF_THE_STREAM]
         deeds += [self._at_restart(key) for key in failpoints.OF_A_RESTART]
+        deeds += [self._at_raise(key) for key in failpoints.OF_A_RAISE]
         deeds += [self._at_random(name) for name in self._drawn()]
         deeds.append(_named(self._second_agent, "a second agent"))
         self._random.shuffle(deeds)
@@ -44,7 +45,12 @@ class Deaths(Storm):
         lost: Aborted = aborted(self._cloud.run.folder / "kafka", f"{SOURCE}.", f"{SOURCE}.firn-progress")
         self.tally.show()
         print(f"aborted Kafka transactions: {lost.transactions}, with {lost.records} records")
-        wanted = {*failpoints.OF_THE_COPY, *failpoints.OF_A_RESTART, *failpoints.OF_THE_STREAM}
+        wanted = {
+            *failpoints.OF_THE_COPY,
+            *failpoints.OF_A_RESTART,
+            *failpoints.OF_A_RAISE,
+            *failpoints.OF_THE_STREAM,
+        }
         left_out = [key for key in sorted(wanted) if not self.tally.deaths[key]]
         for key in left_out:
             print(f"NOT REACHED: {key}")
@@ -74,6 +80,15 @@ class Deaths(Storm):
             self._come_back(AGENT, place)
 
         return _named(die, f"restart, and death at {key}")
+
+    def _at_raise(self, key: str) -> Callable[[], None]:
+        restart = self._at_restart(key)
+
+        def die() -> None:
+            self._cloud.partitions += 1
+            restart()
+
+        return _named(die, f"one partition more, and death at {key}")
 
     def _at_random(self, name: str) -> Callable[[], None]:
         def die() -> None:

@@ -30,6 +30,13 @@ OF_A_RESTART = (
     "agent.after_init_transactions",
     "agent.after_epoch_claim",
 )
+# Reached when an agent that streamed starts again with more partitions: armed, and then the agent is killed.
+OF_A_RAISE = (
+    "agent.after_partitions_created",
+    "agent.after_map_registered",
+    "agent.after_barriers_sent",
+    "agent.after_barriers_commit",
+)
 # Reached by the workload: its changes, its ALTERs, its rows too large for a record.
 OF_THE_STREAM = (
     "agent.after_schema_put",

@@ -6,7 +6,7 @@
 //!
 //! # Layout
 //! ```text
-//! u8 format = 1 | u8 kind | u32 topic incarnation | u32 schema version | u64 epoch | u64 pseq
+//! u8 format = 1 | u8 kind [ u32 map version, of a barrier ] | u32 topic incarnation | u32 schema version | u64 epoch | u64 pseq
 //! u8 has predecessor (0, 1) [ u64 epoch | u64 pseq ] | position (21 or 29 bytes, crate::position)
 //! ```
 //! Integers are big-endian.
@@ -29,8 +29,13 @@ pub enum RecordKind {
     Reference,
     /// The value is a `CopyAnnouncement` of `table-file`: data files of a finished table copy.
     CopyAnnouncement,
-    /// No row: the record only moves the frontier (a TRUNCATE seen by each partition, a barrier).
+    /// No row: the record only moves the frontier (a TRUNCATE seen by each partition, a change set aside).
     Marker,
+    /// No row: what follows in the partition is written by this version of the partition map.
+    Barrier {
+        /// The version.
+        map_version: u32,
+    },
 }
 
 impl RecordKind {
@@ -40,16 +45,33 @@ impl RecordKind {
             Self::Reference => 1,
             Self::CopyAnnouncement => 2,
             Self::Marker => 3,
+            Self::Barrier { .. } => 4,
         }
     }
 
-    const fn from_code(code: u8) -> Option<Self> {
-        match code {
-            0 => Some(Self::Change),
-            1 => Some(Self::Reference),
-            2 => Some(Self::CopyAnnouncement),
-            3 => Some(Self::Marker),
+    /// The kind, and the bytes behind it.
+    fn decode(bytes: &[u8]) -> Option<(Self, &[u8])> {
+        let (code, rest) = bytes.split_first()?;
+        match *code {
+            0 => Some((Self::Change, rest)),
+            1 => Some((Self::Reference, rest)),
+            2 => Some((Self::CopyAnnouncement, rest)),
+            3 => Some((Self::Marker, rest)),
+            4 => {
+                let (version, rest) = rest.split_first_chunk()?;
+                let map_version = u32::from_be_bytes(*version);
+                Some((Self::Barrier { map_version }, rest))
+            }
             _ => None,
+        }
+    }
+
+    /// Whether a record of this kind stands for rows.
+    #[must_use]
+    pub const fn has_rows(self) -> bool {
+        match self {
+            Self::Change | Self::Reference | Self::CopyAnnouncement => true,
+            Self::Marker | Self::Barrier { .. } => false,
         }
     }
 }
@@ -113,6 +135,9 @@ impl RecordHeader {
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.clear();
         out.extend_from_slice(&[FORMAT, self.kind.code()]);
+        if let RecordKind::Barrier { map_version } = self.kind {
+            out.extend_from_slice(&map_version.to_be_bytes());
+        }
         out.extend_from_slice(&self.topic_incarnation.to_be_bytes());
         out.extend_from_slice(&self.schema_version.to_be_bytes());
         out.extend_from_slice(&self.epoch.to_be_bytes());
@@ -140,8 +165,7 @@ impl RecordHeader {
         if *format != FORMAT {
             return Err(HeaderError::UnknownFormat);
         }
-        let (kind, rest) = rest.split_first().ok_or_else(malformed)?;
-        let kind = RecordKind::from_code(*kind).ok_or_else(malformed)?;
+        let (kind, rest) = RecordKind::decode(rest).ok_or_else(malformed)?;
         let (topic_incarnation, rest) = rest.split_first_chunk().ok_or_else(malformed)?;
         let (schema_version, rest) = rest.split_first_chunk().ok_or_else(malformed)?;
         let (epoch, rest) = rest.split_first_chunk().ok_or_else(malformed)?;
@@ -197,6 +221,7 @@ mod tests {
             RecordKind::Reference,
             RecordKind::CopyAnnouncement,
             RecordKind::Marker,
+            RecordKind::Barrier { map_version: 7 },
         ];
         for kind in kinds {
             for predecessor in [

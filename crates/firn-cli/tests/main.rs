@@ -101,10 +101,7 @@ impl Deployment {
             lake_database: self.database.clone(),
             lake_table: "public__orders".to_owned(),
             topic_incarnation: 1,
-            partition_map: PartitionMap {
-                version: 1,
-                partitions: 1,
-            },
+            partition_map: PartitionMap::first(1),
             freshness_seconds: 60,
         }
     }

@@ -137,10 +137,7 @@ mod tests {
             lake_database: "lake".to_owned(),
             lake_table: "public__a".to_owned(),
             topic_incarnation: 1,
-            partition_map: PartitionMap {
-                version: 1,
-                partitions: 1,
-            },
+            partition_map: PartitionMap::first(1),
             freshness_seconds: 60,
         }
     }

@@ -101,6 +101,15 @@ pub struct SystemIdentity {
     pub database: String,
 }
 
+/// The end of a former timeline, of a server that was promoted since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimelineSwitch {
+    /// The timeline that ended.
+    pub timeline: u32,
+    /// Where the next one begins: what lies before is the log of both.
+    pub until: Lsn,
+}
+
 /// What `CREATE_REPLICATION_SLOT` gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CreatedSlot {
@@ -253,6 +262,18 @@ impl Connection {
         })
     }
 
+    /// The timelines that led to one above 1, oldest first; only on a replication connection.
+    ///
+    /// # Errors
+    /// As [`Connection::query`].
+    pub async fn timeline_history(
+        &mut self,
+        timeline: u32,
+    ) -> Result<Vec<TimelineSwitch>, SourceError> {
+        let rows = self.query(&format!("TIMELINE_HISTORY {timeline}")).await?;
+        timeline_switches(&first(&rows)?.text(1)?)
+    }
+
     /// Creates a permanent logical slot and exports its snapshot; only on a replication connection.
     ///
     /// It waits for every transaction that is open now. The snapshot ends with the next command of this connection.
@@ -260,9 +281,17 @@ impl Connection {
     /// # Errors
     /// [`SourceError::SlotExists`], [`SourceError::NoFreeSlot`], [`SourceError::RightMissing`] (Halt) and others.
     pub async fn create_slot(&mut self, slot: &str) -> Result<CreatedSlot, SourceError> {
-        // Keywords without parentheses: the one spelling that 14 knows as well as 18.
+        // Keywords without parentheses are what 14 knows. Since 17 standbys may keep a copy of the slot, if it asks for it.
+        let rows = self
+            .query("SELECT current_setting('server_version_num')::int >= 170000 AND NOT pg_is_in_recovery()")
+            .await?;
+        let options = if first(&rows)?.flag(0)? {
+            "(SNAPSHOT 'export', FAILOVER)"
+        } else {
+            "EXPORT_SNAPSHOT"
+        };
         let sql = format!(
-            "CREATE_REPLICATION_SLOT {} LOGICAL pgoutput EXPORT_SNAPSHOT",
+            "CREATE_REPLICATION_SLOT {} LOGICAL pgoutput {options}",
             quote_identifier(slot)
         );
         let rows = self.command(&sql, Answering::CreateSlot { slot }).await?;
@@ -329,6 +358,26 @@ pub(crate) fn first(rows: &[Row]) -> Result<&Row, SourceError> {
         .ok_or(SourceError::UnexpectedAnswer { what: "no row" })
 }
 
+/// Reads a history file: a line per former timeline with number, end, and a reason; the server skips the same lines.
+fn timeline_switches(text: &str) -> Result<Vec<TimelineSwitch>, SourceError> {
+    const MALFORMED: SourceError = SourceError::UnexpectedAnswer {
+        what: "a malformed timeline history",
+    };
+    let lines = text.lines().map(str::trim_start);
+    lines
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .map(|line| {
+            let mut words = line.split_whitespace();
+            let timeline = words.next().and_then(|word| word.parse().ok());
+            let until = words.next().and_then(|word| word.parse().ok());
+            match (timeline, until) {
+                (Some(timeline), Some(until)) => Ok(TimelineSwitch { timeline, until }),
+                _ => Err(MALFORMED),
+            }
+        })
+        .collect()
+}
+
 pub(crate) fn is_fatal(severity: &str) -> bool {
     matches!(severity, "FATAL" | "PANIC")
 }
@@ -391,6 +440,20 @@ mod tests {
         assert_eq!(quote_identifier("a\"b"), "\"a\"\"b\"");
         assert_eq!(quote_replication_literal("\"it's\\\""), "'\"it''s\\\"'");
         assert_eq!(quote_literal("it's"), "'it''s'");
+    }
+
+    #[test]
+    fn timeline_history_reads_as_the_server_writes_it() {
+        let file =
+            "1\t0/3000158\tno recovery target specified\n\n\n# by hand\n2\t1/A0\tbefore 2026\n";
+        let switches = timeline_switches(file).unwrap();
+        let pairs: Vec<_> = switches
+            .iter()
+            .map(|switch| (switch.timeline, switch.until))
+            .collect();
+        assert_eq!(pairs, [(1, Lsn(0x300_0158)), (2, Lsn(0x1_0000_00A0))]);
+        assert!(timeline_switches("1").is_err());
+        assert!(timeline_switches("one\t0/1\n").is_err());
     }
 
     #[test]

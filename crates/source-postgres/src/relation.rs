@@ -8,7 +8,8 @@
 //!
 //! # Invariants
 //! - Pure.
-//! - Under `REPLICA IDENTITY FULL` the key is the primary key, though the message flags every column.
+//! - Under `REPLICA IDENTITY FULL` the key is the primary key, though the message flags every column. What may have been sent
+//!   before keeps the key that it was sent by.
 //!
 //! # Source
 //! `logicalrep_write_attrs` in `proto.c`: key flags are those of the replica identity, all columns under FULL.
@@ -49,12 +50,13 @@ pub fn observe_catalog(table: &CatalogTable) -> ObservedTable {
 /// The shape of a table at the place of a relation message.
 ///
 /// Shape: one column per column of the message, in its order, so that tuples fit. `catalog` is what the catalog shows now, if the table
-/// is still there; `previous` the last document.
+/// is still there; `previous` the document that holds at the message's place; `replayed` that the place may have been seen before.
 #[must_use]
 pub fn observe_relation(
     relation: &RelationMessage,
     catalog: Option<&CatalogTable>,
     previous: Option<&SourceSchema>,
+    replayed: bool,
 ) -> ObservedTable {
     let catalog = catalog.filter(|table| table.oid == relation.oid);
     let types: Vec<Option<String>> = relation
@@ -83,7 +85,12 @@ pub fn observe_relation(
                     .unwrap_or_else(|| format!("type {}", column.type_oid)),
                 key: match relation.replica_identity {
                     ReplicaIdentity::Default | ReplicaIdentity::Index => column.key,
-                    ReplicaIdentity::Full => key_under_full(id, exact, catalog, previous),
+                    ReplicaIdentity::Full => key_under_full(
+                        id,
+                        exact.filter(|_| !replayed || previous.is_none()),
+                        catalog,
+                        previous,
+                    ),
                     ReplicaIdentity::Nothing => false,
                 },
             }
@@ -134,7 +141,10 @@ fn last_printed_type(
     (column.column_type == column_type).then(|| column.source_type.clone())
 }
 
-/// The primary key of the catalog where it is of the message's moment, else that of the last document, else the catalog's after all.
+/// The primary key of the catalog where it is of the message's moment, else that of the document, else the catalog's after all.
+///
+/// A message that is replayed is of no moment of the catalog: another key would make another number of records of the same
+/// changes, and so other ordinals.
 fn key_under_full(
     id: i32,
     exact: Option<&CatalogTable>,

@@ -86,7 +86,7 @@ pub(crate) async fn copied_values_have_the_text_of_streamed_ones(programs: &Path
         let payload = next_payload(&mut stream).await;
         match decode(&payload).unwrap() {
             Message::Relation(relation) => {
-                shape = Some(observe_relation(&relation, Some(copy.table()), None));
+                shape = Some(observe_relation(&relation, Some(copy.table()), None, false));
             }
             Message::Insert { new, .. } => streamed.push(new.cells().map(cell_words).collect()),
             _ => {}

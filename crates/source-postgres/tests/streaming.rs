@@ -228,7 +228,7 @@ pub(crate) async fn renamed_and_added_columns_keep_their_identity(programs: &Pat
     while seen.len() < 3 {
         let payload = next_payload(&mut stream).await;
         if let Message::Relation(relation) = decode(&payload).unwrap() {
-            let observed = observe_relation(&relation, Some(&after), Some(&schema));
+            let observed = observe_relation(&relation, Some(&after), Some(&schema), false);
             seen.push(observed.inferred);
             if let Some(next) = next_schema(Some(&schema), &observed, at(2)) {
                 schema = next;

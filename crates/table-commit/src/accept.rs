@@ -53,7 +53,7 @@ pub struct Gap {
 pub enum Verdict {
     /// The frontier moves over it; it is a row of the table if `row`.
     Accept {
-        /// False for a duplicate by position, a marker, a tombstone, a record without header.
+        /// False for a duplicate by position, a marker, a barrier, a tombstone, a record without header.
         row: bool,
     },
     /// Not taken.
@@ -132,7 +132,7 @@ pub fn judge(frontier: &Frontier, record: &RecordIdentity) -> Verdict {
         .position(header.position.lane())
         .is_some_and(|last| header.position <= last);
     Verdict::Accept {
-        row: !known && header.kind != RecordKind::Marker,
+        row: !known && header.kind.has_rows(),
     }
 }
 
@@ -152,6 +152,9 @@ impl Frontier {
                         Lane::Copy => &mut self.copy,
                     };
                     *last = (*last).max(Some(header.position));
+                    if let RecordKind::Barrier { map_version } = header.kind {
+                        self.map_version = self.map_version.max(map_version);
+                    }
                 }
             }
             Verdict::Drop(DropReason::Redelivered | DropReason::Fenced | DropReason::Repeated) => {

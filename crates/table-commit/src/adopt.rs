@@ -302,7 +302,19 @@ fn given_state(
         sequence_number: 0,
         snapshot_id: None,
         committed_ms: 0,
-        partitions: given.partitions.clone(),
+        // Whoever says where a partition goes on says that nothing before it is waited for, no barrier either.
+        partitions: given
+            .partitions
+            .iter()
+            .map(|(partition, frontier)| {
+                let map_version = registration.partition_map.version;
+                let reached = Frontier {
+                    map_version,
+                    ..*frontier
+                };
+                (*partition, reached)
+            })
+            .collect(),
     };
     Adoption {
         state: state.belonging_to(metadata, Head(metadata.current_snapshot_id())),

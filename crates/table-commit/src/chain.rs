@@ -50,6 +50,17 @@ pub struct Walk {
     pub at_end: bool,
 }
 
+impl Walk {
+    /// Leaves only the first intents, of a walk that began at `from`.
+    pub(crate) fn truncate(&mut self, from: &Frontier, length: usize) {
+        if length < self.intents.len() {
+            self.intents.truncate(length);
+            self.tail = self.intents.last().map_or(*from, |last| last.after);
+            self.at_end = false;
+        }
+    }
+}
+
 impl Chain {
     /// Key of the slot that follows a frontier. In one incarnation, keys sort as the slots follow each other.
     #[must_use]

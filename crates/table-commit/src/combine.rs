@@ -4,11 +4,13 @@
 //!
 //! # Invariants
 //! - A slot is never skipped: what is committed of a partition is a prefix of its chain from the committed frontier.
+//! - Nothing of a partition map is taken before every partition has passed that map's barrier ([`crate::barrier`]).
 //! - Files and frontiers of an intent are committed together or not at all.
 //! - Any number of combiners may run at once: the compare-and-set lets one through, the others go on from its frontier.
 
 use futures_util::future::try_join_all;
 
+use crate::barrier;
 use crate::catalog::{SwapOutcome, TableName};
 use crate::chain::Walk;
 use crate::error::CommitError;
@@ -141,14 +143,15 @@ impl Committer {
             .map(|(partition, frontier)| async move {
                 let chain = table.chain(*partition);
                 let walk = chain.walk(self.store.as_ref(), frontier, limit).await?;
-                Ok::<_, CommitError>((*partition, walk))
+                Ok::<_, CommitError>((*partition, *frontier, walk))
             });
         let mut staged = Staged {
             walks: Vec::new(),
             more: false,
             needs_schema: None,
         };
-        for (partition, mut walk) in try_join_all(walks).await? {
+        let mut walks = try_join_all(walks).await?;
+        for (_, from, walk) in &mut walks {
             // The chain is cut before the first intent that the table's schema does not hold.
             let schema_version = table.state.schema_version;
             if let Some(cut) = walk
@@ -158,17 +161,17 @@ impl Committer {
             {
                 let needed = walk.intents.get(cut).map(|intent| intent.schema_version);
                 staged.needs_schema = staged.needs_schema.max(needed);
-                walk.intents.truncate(cut);
-                if let Some(last) = walk.intents.last() {
-                    walk.tail = last.after;
-                }
+                walk.truncate(from, cut);
             } else {
                 staged.more |= !walk.at_end;
             }
-            if !walk.intents.is_empty() {
-                staged.walks.push((partition, walk));
-            }
         }
+        barrier::hold_back(walks.iter_mut().map(|(_, from, walk)| (*from, walk)));
+        staged.walks = walks
+            .into_iter()
+            .filter(|(_, _, walk)| !walk.intents.is_empty())
+            .map(|(partition, _, walk)| (partition, walk))
+            .collect();
         Ok(staged)
     }
 

@@ -140,6 +140,22 @@ pub enum CommitError {
         /// The head now.
         head: Head,
     },
+    /// Whether the table was rolled back cannot be told any more.
+    #[error(
+        "{table}: snapshot {expired_snapshot_id} lies between its head ({head}) and the snapshot of its state ({state}), was \
+         expired, and no former metadata file knows it: whether the table was rolled back cannot be told; see \
+         docs/operations.md, \"A table halts\""
+    )]
+    HistoryExpired {
+        /// The table.
+        table: TableName,
+        /// The snapshot that the state names.
+        state: Head,
+        /// The head now.
+        head: Head,
+        /// The last ancestor of the head that is known by its id only.
+        expired_snapshot_id: i64,
+    },
     /// The table is not the one that this topic feeds.
     #[error(
         "{table} is not fed by topic {topic} (its property firn.topic: {found:?}); drop or rename it, or capture into another name"
@@ -228,6 +244,7 @@ impl CommitError {
             | Self::MalformedState { .. }
             | Self::NoState { .. }
             | Self::RolledBack { .. }
+            | Self::HistoryExpired { .. }
             | Self::ForeignTable { .. }
             | Self::ColumnDropped { .. }
             | Self::ColumnConflict { .. }

@@ -12,6 +12,7 @@
 pub mod accept;
 pub mod act;
 pub mod adopt;
+mod barrier;
 mod cache;
 pub mod catalog;
 pub mod chain;
@@ -21,6 +22,7 @@ mod error;
 mod evolve;
 pub mod failpoints;
 pub mod gap;
+mod history;
 mod identity;
 pub mod inspect;
 pub mod intent;

@@ -137,7 +137,7 @@ impl Committer {
         name: &TableName,
     ) -> Result<Option<Rollback>, CommitError> {
         let table = self.find_unjudged(name).await?;
-        let Some((state, head)) = moved(&table)? else {
+        let Some((state, head)) = self.moved(&table).await? else {
             return Ok(None);
         };
         Ok(Some(Rollback {
@@ -193,7 +193,7 @@ impl Committer {
             if acts(&table.metadata).iter().any(|act| act.id == id) {
                 return Ok(RollbackOutcome::Settled);
             }
-            let Some((state, head)) = moved(&table)? else {
+            let Some((state, head)) = self.moved(&table).await? else {
                 return Ok(RollbackOutcome::NotRolledBack);
             };
             if head != shown {
@@ -233,6 +233,23 @@ impl Committer {
     }
 
     /// The table with its state as it stands in the property, whatever its history says.
+    /// What the state and the head say, if they are not of one history, or nothing shows that they are.
+    async fn moved(&self, table: &LoadedTable) -> Result<Option<(Head, Head)>, CommitError> {
+        let (name, metadata) = (&table.name, &table.metadata);
+        let checked = match table.state.check_history(name, metadata) {
+            Ok(()) => self.check_expired(name, &table.state, metadata).await,
+            moved => moved,
+        };
+        match checked {
+            Ok(()) => Ok(None),
+            Err(
+                CommitError::RolledBack { state, head, .. }
+                | CommitError::HistoryExpired { state, head, .. },
+            ) => Ok(Some((state, head))),
+            Err(other) => Err(other),
+        }
+    }
+
     async fn find_unjudged(&self, name: &TableName) -> Result<LoadedTable, CommitError> {
         let found = self.find_existing(name).await?;
         let state = TableState::of_property(name, &found.metadata)?;
@@ -370,15 +387,6 @@ impl Passage {
             oldest_ms: None,
             files: Vec::new(),
         }
-    }
-}
-
-/// What the state and the head say, if they are not of one history.
-fn moved(table: &LoadedTable) -> Result<Option<(Head, Head)>, CommitError> {
-    match table.state.check_history(&table.name, &table.metadata) {
-        Ok(()) => Ok(None),
-        Err(CommitError::RolledBack { state, head, .. }) => Ok(Some((state, head))),
-        Err(other) => Err(other),
     }
 }
 

@@ -54,6 +54,24 @@ pub struct Frontier {
     /// between (records that the broker lost) can be accepted too.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub gaps_accepted: u32,
+    /// Version of the partition map that the partition has reached: what follows is written by it.
+    #[serde(
+        default = "first_map_version",
+        skip_serializing_if = "is_first_map_version"
+    )]
+    pub map_version: u32,
+}
+
+const fn first_map_version() -> u32 {
+    1
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde asks for a reference"
+)]
+const fn is_first_map_version(version: &u32) -> bool {
+    *version == first_map_version()
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde asks")]
@@ -73,6 +91,7 @@ impl Frontier {
             stream: None,
             copy: None,
             gaps_accepted: 0,
+            map_version: first_map_version(),
         }
     }
 
@@ -132,7 +151,7 @@ pub struct TableState {
 }
 
 impl TableState {
-    /// The state of a table as its metadata says it, checked against the table's history.
+    /// The state of a table as its metadata says it. Whether the table's history holds it, `history` says.
     ///
     /// # Errors
     /// Those of [`TableState::of_property`]; [`CommitError::RolledBack`] (Halt).
@@ -197,7 +216,8 @@ impl TableState {
         serde_json::to_string(self).map_err(malformed)
     }
 
-    /// Checks that our last snapshot is the head or an ancestor of it, with no other snapshot of ours in between.
+    /// Checks that our last snapshot is the head or an ancestor of it, with no other snapshot of ours in between, as far as
+    /// this metadata shows; what it does not, [`crate::history`] finds out.
     ///
     /// # Errors
     /// [`CommitError::RolledBack`] (Halt).
@@ -246,7 +266,12 @@ impl TableState {
 
     /// Whether a snapshot holds rows by a state that is not this one's: after a replay somebody moved the head forward to
     /// what was rolled back, and to go on would bring those rows twice.
-    fn is_of_other(&self, table: &TableName, metadata: &TableMetadata, snapshot_id: i64) -> bool {
+    pub(crate) fn is_of_other(
+        &self,
+        table: &TableName,
+        metadata: &TableMetadata,
+        snapshot_id: i64,
+    ) -> bool {
         let snapshot = metadata.snapshot_by_id(snapshot_id);
         let json = snapshot.and_then(|s| s.summary().additional_properties.get(STATE_PROPERTY));
         json.is_some_and(|json| {

@@ -209,12 +209,14 @@ impl Committer {
     /// The table as it is now, or `None` if there is none.
     ///
     /// # Errors
-    /// Halt: [`CommitError::NoState`], [`CommitError::RolledBack`], [`CommitError::MalformedState`]; Retry from the ports.
+    /// Halt: [`CommitError::NoState`], [`CommitError::RolledBack`], [`CommitError::HistoryExpired`],
+    /// [`CommitError::MalformedState`]; Retry from the ports.
     pub async fn load(&self, name: &TableName) -> Result<Option<LoadedTable>, CommitError> {
         let Some(found) = self.find(name).await? else {
             return Ok(None);
         };
         let state = TableState::of(name, &found.metadata)?;
+        self.check_expired(name, &state, &found.metadata).await?;
         Ok(Some(found.with_state(state)))
     }
 
@@ -349,7 +351,6 @@ impl Committer {
         let failed = CommitError::iceberg("building a new table");
         let location = table_location(&registration.lake_database, &registration.lake_table);
         let partitions = 0..registration.partition_map.partitions.max(1);
-        let first = Frontier::start(registration.topic_incarnation);
         let state = TableState {
             v: STATE_FORMAT,
             topic: registration.topic.clone(),
@@ -360,7 +361,9 @@ impl Committer {
             sequence_number: 0,
             snapshot_id: None,
             committed_ms: 0,
-            partitions: partitions.map(|partition| (partition, first)).collect(),
+            partitions: partitions
+                .map(|partition| (partition, first_frontier(registration, partition)))
+                .collect(),
         };
         let properties = [
             (STATE_PROPERTY, state.to_json(name)?),
@@ -409,8 +412,17 @@ fn registered(state: &TableState, registration: &TopicRegistration) -> Option<Ta
         .partition_map_version
         .max(registration.partition_map.version);
     for partition in 0..registration.partition_map.partitions.max(1) {
-        let first = Frontier::start(registration.topic_incarnation);
-        next.partitions.entry(partition).or_insert(first);
+        next.partitions
+            .entry(partition)
+            .or_insert_with(|| first_frontier(registration, partition));
     }
     if next == *state { None } else { Some(next) }
+}
+
+/// Where a partition begins: nothing stands before it of a map that did not have it.
+fn first_frontier(registration: &TopicRegistration, partition: u32) -> Frontier {
+    Frontier {
+        map_version: registration.partition_map.introduced_in(partition),
+        ..Frontier::start(registration.topic_incarnation)
+    }
 }

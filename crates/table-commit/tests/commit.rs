@@ -436,17 +436,21 @@ async fn larger_registration_adds_partitions_and_keeps_frontiers() {
         combine(&world).await,
         CombineOutcome::Committed(_)
     ));
-    let mut larger = registration(4);
-    larger.partition_map.version = 2;
+    let mut larger = registration(2);
+    larger.partition_map = larger.partition_map.raised(4, Lsn(9));
     let table = world
         .committer
         .ensure_table(&larger, &schema(1))
         .await
         .unwrap();
     assert_eq!(table.state.partitions.len(), 4);
+    let new = Frontier {
+        map_version: 2,
+        ..Frontier::start(1)
+    };
     assert_eq!(
         (table.frontier(0), table.frontier(3)),
-        (Some(&reached), Some(&Frontier::start(1)))
+        (Some(&reached), Some(&new))
     );
     let again = world
         .committer

@@ -15,6 +15,8 @@ mod commit;
 mod evolve;
 mod flat;
 mod gap;
+mod history;
 mod race;
+mod raise;
 mod rollback;
 mod support;

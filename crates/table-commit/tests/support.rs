@@ -66,6 +66,28 @@ impl World {
     }
 }
 
+/// Runs a race for each seed, or for the one that `FIRN_SEED` names; prints the seed of a failure.
+pub(crate) fn for_each_seed(count: u64, run: impl AsyncFn(u64)) {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a failure's seed is run again by hand"
+    )]
+    let only = std::env::var("FIRN_SEED")
+        .ok()
+        .and_then(|text| text.parse::<u64>().ok());
+    let seeds = only.map_or(0..count, |seed| seed..seed + 1);
+    for seed in seeds {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let race = std::panic::AssertUnwindSafe(|| runtime.block_on(run(seed)));
+        if let Err(failure) = std::panic::catch_unwind(race) {
+            eprintln!("FIRN_SEED={seed}");
+            std::panic::resume_unwind(failure);
+        }
+    }
+}
+
 pub(crate) fn name() -> TableName {
     TableName {
         database: "lake".to_owned(),
@@ -82,10 +104,7 @@ pub(crate) fn registration(partitions: u32) -> TopicRegistration {
         lake_database: "lake".to_owned(),
         lake_table: "public__orders".to_owned(),
         topic_incarnation: 1,
-        partition_map: PartitionMap {
-            version: 1,
-            partitions,
-        },
+        partition_map: PartitionMap::first(partitions),
         freshness_seconds: 60,
     }
 }

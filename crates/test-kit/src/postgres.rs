@@ -86,20 +86,7 @@ impl PostgresServer {
     /// # Errors
     /// If a program fails or is not there; the message holds the server's log.
     pub fn start(programs: &Path, options: &PostgresOptions) -> Result<Self> {
-        let number = SERVER_COUNT.fetch_add(1, Ordering::Relaxed);
-        let folder =
-            std::env::temp_dir().join(format!("firn-postgres-{}-{number}", std::process::id()));
-        std::fs::create_dir(&folder)?;
-        let as_root = text_of(Command::new("id").arg("-u"))?.trim() == "0";
-        if as_root {
-            std::os::unix::fs::chown(&folder, Some(SERVER_USER), Some(SERVER_USER))?;
-        }
-        let mut server = Self {
-            programs: programs.to_owned(),
-            folder,
-            port: 0,
-            as_root,
-        };
+        let mut server = Self::new(programs)?;
         let data = server.data();
         let mut initdb = server.program("initdb");
         initdb
@@ -112,21 +99,66 @@ impl PostgresServer {
             data.join("pg_hba.conf"),
             format!("{}\n{hba}", options.hba.join("\n")),
         )?;
+        server.start_on_a_free_port(options)?;
+        Ok(server)
+    }
+
+    /// Makes a standby of a running server, by a base backup, and starts it; it follows by `primary_conninfo`.
+    ///
+    /// # Errors
+    /// As [`PostgresServer::start`].
+    pub fn standby(programs: &Path, options: &PostgresOptions, primary: &Self) -> Result<Self> {
+        let mut server = Self::new(programs)?;
+        let data = server.data();
+        let mut backup = server.program("pg_basebackup");
+        backup
+            .args(["-h", "127.0.0.1", "-U", SUPERUSER, "-X", "stream"])
+            .args(["-c", "fast", "--no-sync", "-p", &primary.port.to_string()])
+            .arg("-D")
+            .arg(&data);
+        text_of(&mut backup)?;
+        std::fs::write(data.join("standby.signal"), "")?;
+        let port = primary.port;
+        let primary = format!("host=127.0.0.1 port={port} user={SUPERUSER} dbname=postgres");
+        server.start_on_a_free_port(&options.clone().setting("primary_conninfo", &primary))?;
+        Ok(server)
+    }
+
+    fn new(programs: &Path) -> Result<Self> {
+        let number = SERVER_COUNT.fetch_add(1, Ordering::Relaxed);
+        let folder =
+            std::env::temp_dir().join(format!("firn-postgres-{}-{number}", std::process::id()));
+        std::fs::create_dir(&folder)?;
+        let as_root = text_of(Command::new("id").arg("-u"))?.trim() == "0";
+        if as_root {
+            std::os::unix::fs::chown(&folder, Some(SERVER_USER), Some(SERVER_USER))?;
+        }
+        Ok(Self {
+            programs: programs.to_owned(),
+            folder,
+            port: 0,
+            as_root,
+        })
+    }
+
+    /// The settings so far, and those of the options behind them.
+    fn start_on_a_free_port(&mut self, options: &PostgresOptions) -> Result<()> {
+        let data = self.data();
         let default = std::fs::read_to_string(data.join("postgresql.conf"))?;
         for _ in 0..START_TRIES {
-            server.port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
+            self.port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
                 .local_addr()?
                 .port();
-            let settings = server.settings(options);
+            let settings = self.settings(options);
             std::fs::write(
                 data.join("postgresql.conf"),
                 format!("{default}\n{settings}"),
             )?;
-            if server.control(&["-t", "60", "start"]).is_ok() {
-                return Ok(server);
+            if self.control(&["-t", "60", "start"]).is_ok() {
+                return Ok(());
             }
         }
-        let log = std::fs::read_to_string(server.folder.join("log")).unwrap_or_default();
+        let log = std::fs::read_to_string(self.folder.join("log")).unwrap_or_default();
         Err(Error::other(format!("PostgreSQL did not start:\n{log}")))
     }
 
@@ -148,6 +180,22 @@ impl PostgresServer {
     /// If it cannot be read.
     pub fn log(&self) -> Result<String> {
         std::fs::read_to_string(self.folder.join("log"))
+    }
+
+    /// Stops the server; [`PostgresServer::restart`] brings it back.
+    ///
+    /// # Errors
+    /// If it does not stop.
+    pub fn stop(&self) -> Result<()> {
+        self.control(&["-m", "fast", "-t", "60", "stop"])
+    }
+
+    /// Makes a standby a primary, on the next timeline.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn promote(&self) -> Result<()> {
+        self.control(&["-t", "60", "promote"])
     }
 
     /// Stops and starts the server, on the same port.

@@ -80,7 +80,13 @@ pub(crate) fn rows_to_files(rows: &[Row<'_>], data_location: &str) -> Result<Sta
             (RecordKind::Change | RecordKind::Reference, Some(schema)) => {
                 push(&mut batches, schema, row.header.position, &row.value)
             }
-            (RecordKind::Change | RecordKind::Reference | RecordKind::Marker, _) => Ok(()),
+            (
+                RecordKind::Change
+                | RecordKind::Reference
+                | RecordKind::Marker
+                | RecordKind::Barrier { .. },
+                _,
+            ) => Ok(()),
         };
         if let Err(reason) = taken {
             staged.poison.push((row.index, reason));

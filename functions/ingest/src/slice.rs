@@ -5,6 +5,7 @@
 //! # Invariants
 //! - A record with a readable header moves the frontier by it, also if its value then turns out unreadable: its number is used.
 //! - What comes behind a gap is not looked at.
+//! - The records of a slice are all of one partition map: it ends behind a barrier.
 
 use change_event::RecordHeader;
 use table_commit::{DropReason, Frontier, Gap, RecordIdentity, Verdict, judge};
@@ -24,9 +25,21 @@ pub(crate) enum Found<R> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stop {
     End,
-    Gap { index: usize, gap: Gap },
-    TopicReplaced { index: usize },
-    NewIncarnation { index: usize, incarnation: u32 },
+    Gap {
+        index: usize,
+        gap: Gap,
+    },
+    TopicReplaced {
+        index: usize,
+    },
+    NewIncarnation {
+        index: usize,
+        incarnation: u32,
+    },
+    /// What follows is of another partition map.
+    Barrier {
+        index: usize,
+    },
 }
 
 /// What of a partition's records is to be staged.
@@ -57,6 +70,10 @@ pub(crate) fn slice<'a, R: 'a>(
         stop: Stop::End,
     };
     for (index, (offset, found)) in records.enumerate() {
+        if slice.after.map_version != tail.map_version {
+            slice.stop = Stop::Barrier { index };
+            return slice;
+        }
         let header = match found {
             Found::Firn(header) => Some(*header),
             Found::Bare | Found::Poison(_) => None,
@@ -68,8 +85,7 @@ pub(crate) fn slice<'a, R: 'a>(
                 (Found::Poison(_), _) => slice.poison.push(index),
                 (Found::Firn(_), Some(header)) if row => slice.rows.push((index, header)),
                 (Found::Firn(_), Some(header)) => {
-                    let marker = header.kind == change_event::RecordKind::Marker;
-                    slice.duplicate_count += u64::from(!marker);
+                    slice.duplicate_count += u64::from(header.kind.has_rows());
                 }
                 (Found::Firn(_) | Found::Bare, _) => {}
             },
@@ -146,6 +162,24 @@ mod tests {
         assert_eq!(slice.rows.len(), 1);
         assert!(matches!(slice.stop, Stop::Gap { index: 1, .. }));
         assert_eq!(slice.after.offset, 1);
+    }
+
+    #[test]
+    fn slice_ends_behind_a_barrier() {
+        let mut barrier = header(1, 2);
+        barrier.kind = RecordKind::Barrier { map_version: 2 };
+        let records = [
+            (0, Found::Firn(header(1, 1))),
+            (1, Found::Firn(barrier)),
+            (2, Found::Firn(header(1, 3))),
+        ];
+        let first = cut(&Frontier::start(1), &records);
+        assert_eq!(first.stop, Stop::Barrier { index: 2 });
+        assert_eq!((first.rows.len(), first.after.map_version), (1, 2));
+        let behind = cut(&first.after, &records[2..]);
+        assert_eq!((behind.rows.len(), behind.stop), (1, Stop::End));
+        let alone = cut(&Frontier::start(1), &records[..2]);
+        assert_eq!((alone.after, alone.stop), (first.after, Stop::End));
     }
 
     #[test]

@@ -28,7 +28,7 @@ use crate::reference;
 use crate::rows::{Documents, Row, Staged, rows_to_files};
 use crate::slice::{Found, Slice, Stop, slice};
 use crate::tail;
-use crate::topic::{Need, Tail, Topic};
+use crate::topic::{Need, Tail, Topic, suits};
 
 /// Slots lost to other writers, and records cut off, before a batch is left to come again.
 const TRIES_MAX: u32 = 100;
@@ -139,6 +139,7 @@ impl Stager<'_> {
         let need = Need {
             partition: self.batch.partition,
             schema_version,
+            map_version: 1,
         };
         let table = self.topic.table(self.ports, need).await.map_err(at_first)?;
         let chain = table.chain(self.batch.partition);
@@ -214,13 +215,14 @@ impl Stager<'_> {
                 return Ok(Step::Again);
             }
         };
-        if let Some(newest) = documents.keys().max().copied()
-            && newest > progress.table.state.schema_version
-        {
-            let need = Need {
-                partition: self.batch.partition,
-                schema_version: newest,
-            };
+        let state = &progress.table.state;
+        let newest = documents.keys().max().copied().unwrap_or(0);
+        let need = Need {
+            partition: self.batch.partition,
+            schema_version: newest.max(state.schema_version),
+            map_version: slice.after.map_version,
+        };
+        if !suits(&progress.table, need) {
             progress.table = self.topic.table(self.ports, need).await?;
         }
         let staged = encode(&rows, &documents, &progress.table)?;
@@ -245,6 +247,10 @@ impl Stager<'_> {
                 self.close(&progress.chain, &mut progress.tail, incarnation)
                     .await?;
                 progress.caught_up = false;
+                Step::Again
+            }
+            Stop::Barrier { index } => {
+                progress.records = records.get(index..).unwrap_or_default();
                 Step::Again
             }
         })
@@ -277,7 +283,10 @@ impl Stager<'_> {
                 documents.insert(version, document);
             }
             let value = match header.kind {
-                RecordKind::Change | RecordKind::CopyAnnouncement | RecordKind::Marker => value,
+                RecordKind::Change
+                | RecordKind::CopyAnnouncement
+                | RecordKind::Marker
+                | RecordKind::Barrier { .. } => value,
                 RecordKind::Reference => match reference::key(&value) {
                     Err(reason) => {
                         poison.push((index, reason));

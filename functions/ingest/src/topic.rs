@@ -67,6 +67,8 @@ pub(crate) struct Need {
     pub(crate) partition: u32,
     /// The table must hold this schema version.
     pub(crate) schema_version: u32,
+    /// The table must have every partition of this version of the partition map: a combiner waits for all that it knows.
+    pub(crate) map_version: u32,
 }
 
 impl Topic {
@@ -272,6 +274,9 @@ fn key(chain: &Chain) -> (String, u32) {
     (chain.table_uuid.clone(), chain.partition)
 }
 
-fn suits(table: &LoadedTable, need: Need) -> bool {
-    table.frontier(need.partition).is_some() && table.state.schema_version >= need.schema_version
+/// Whether a table has what a batch needs.
+pub(crate) fn suits(table: &LoadedTable, need: Need) -> bool {
+    table.frontier(need.partition).is_some()
+        && table.state.schema_version >= need.schema_version
+        && table.state.partition_map_version >= need.map_version
 }

@@ -146,7 +146,7 @@ fn take(payload: &Bytes, goal: Goal, writing: &mut Writing) -> Taken {
 
 impl Writing {
     fn relation(&mut self, shape: &RelationMessage) {
-        let observed = relation::observe_relation(shape, None, None);
+        let observed = relation::observe_relation(shape, None, None, false);
         let schema = next_schema(None, &observed, Position::stream(1, Lsn(1), 1)).expect("new");
         let writer = EnvelopeWriter::new(&schema, "bench", "bench");
         self.writers.insert(shape.oid, writer);

@@ -111,10 +111,7 @@ fn registration(database: &str) -> TopicRegistration {
         lake_database: database.to_owned(),
         lake_table: "public__orders".to_owned(),
         topic_incarnation: 1,
-        partition_map: PartitionMap {
-            version: 1,
-            partitions: 2,
-        },
+        partition_map: PartitionMap::first(2),
         freshness_seconds: 60,
     }
 }

@@ -153,6 +153,12 @@ impl TopicWriter {
         self.record(Some(&header), Some(&envelope))
     }
 
+    /// The next record: the barrier of a larger partition map.
+    pub fn barrier(&mut self, map_version: u32) -> Value {
+        let header = self.header(RecordKind::Barrier { map_version });
+        self.record(Some(&header), Some(b"{\"firn_barrier\":2}"))
+    }
+
     /// The next record, with what is given.
     pub fn record(&mut self, header: Option<&RecordHeader>, value: Option<&[u8]>) -> Value {
         let bytes = header.map(|header| {

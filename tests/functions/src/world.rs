@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use change_event::partition::PartitionMap;
-use change_event::{Clock, IdSource, SourceSchema, TopicRegistration, layout};
+use change_event::{Clock, IdSource, Lsn, SourceSchema, TopicRegistration, layout};
 use commit::{Answer, Commit};
 use ddl::Ddl;
 use function_kit::ddl::DdlClient;
@@ -139,10 +139,7 @@ impl World {
             lake_database: "lake".to_owned(),
             lake_table: format!("public__{table}"),
             topic_incarnation: 1,
-            partition_map: PartitionMap {
-                version: 1,
-                partitions,
-            },
+            partition_map: PartitionMap::first(partitions),
             freshness_seconds,
         };
         self.register(&registration).await;
@@ -162,6 +159,16 @@ impl World {
         let key = layout::registration(&format!("shop.public.{table}"));
         let body = self.store.get(&key).await.unwrap().expect("announced");
         serde_json::from_slice(&body).unwrap()
+    }
+
+    /// The agent announces more partitions for a topic; their barrier is the test's to write.
+    pub async fn raise(&self, topic: &str, partitions: u32) {
+        let key = layout::registration(topic);
+        let body = self.store.get(&key).await.unwrap().unwrap();
+        let mut registration: TopicRegistration = serde_json::from_slice(&body).unwrap();
+        registration.partition_map = registration.partition_map.raised(partitions, Lsn(200));
+        let body = serde_json::to_vec(&registration).unwrap();
+        self.store.put(&key, Bytes::from(body)).await.unwrap();
     }
 
     /// The agent publishes a schema document.

@@ -15,6 +15,7 @@ mod maintain_race;
 mod mapping;
 mod orphans;
 mod progress;
+mod raise;
 mod rows;
 mod schema;
 mod slots;

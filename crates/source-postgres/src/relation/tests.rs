@@ -88,7 +88,12 @@ fn catalog_beside_the_stream_gives_exact_numbers() {
         column(3, "a", TEXT),
         generated,
     ]);
-    let observed = observe_relation(&relation(&[("id", INT8), ("a", TEXT)]), Some(&now), None);
+    let observed = observe_relation(
+        &relation(&[("id", INT8), ("a", TEXT)]),
+        Some(&now),
+        None,
+        false,
+    );
     assert_eq!((ids(&observed), observed.inferred), (vec![1, 3], false));
     assert_eq!(observed, observe_catalog(&now));
     assert!(observed.columns[0].key && !observed.columns[1].key);
@@ -107,7 +112,7 @@ fn swapped_names_are_seen_by_the_catalog() {
         column(3, "a", TEXT),
     ]);
     let message = relation(&[("id", INT8), ("b", TEXT), ("a", TEXT)]);
-    let observed = observe_relation(&message, Some(&after), Some(&document(&before)));
+    let observed = observe_relation(&message, Some(&after), Some(&document(&before)), false);
     assert_eq!((ids(&observed), observed.inferred), (vec![1, 2, 3], false));
 }
 
@@ -127,7 +132,7 @@ fn old_shape_keeps_its_numbers_when_the_catalog_is_ahead() {
     ]);
     let previous = document(&before);
     let old = relation(&[("id", INT8), ("a", TEXT), ("b", TEXT)]);
-    let observed = observe_relation(&old, Some(&after), Some(&previous));
+    let observed = observe_relation(&old, Some(&after), Some(&previous), false);
     assert_eq!((ids(&observed), observed.inferred), (vec![1, 2, 3], true));
     let document = next_schema(Some(&previous), &observed, Position::stream(1, Lsn(2), 1));
     assert_eq!(
@@ -137,7 +142,12 @@ fn old_shape_keeps_its_numbers_when_the_catalog_is_ahead() {
     // Between: a dropped, b not yet renamed.
     let between = relation(&[("id", INT8), ("b", TEXT)]);
     assert_eq!(
-        ids(&observe_relation(&between, Some(&after), Some(&previous))),
+        ids(&observe_relation(
+            &between,
+            Some(&after),
+            Some(&previous),
+            false
+        )),
         [1, 3]
     );
 }
@@ -155,7 +165,7 @@ fn column_renamed_and_retyped_keeps_its_number() {
         column(3, "b", TEXT),
     ]);
     let message = relation(&[("id", INT8), ("c", INT8), ("b", TEXT)]);
-    let observed = observe_relation(&message, Some(&after), Some(&document(&before)));
+    let observed = observe_relation(&message, Some(&after), Some(&document(&before)), false);
     assert_eq!((ids(&observed), observed.inferred), (vec![1, 2, 3], true));
 }
 
@@ -164,7 +174,7 @@ fn table_that_is_gone_is_read_by_the_last_document() {
     let before = catalog(vec![column(1, "id", INT8), column(2, "m", MOOD)]);
     let previous = document(&before);
     let message = relation(&[("id", INT8), ("m", MOOD), ("n", INT4)]);
-    let observed = observe_relation(&message, None, Some(&previous));
+    let observed = observe_relation(&message, None, Some(&previous), false);
     assert_eq!((ids(&observed), observed.inferred), (vec![1, 2, 3], true));
     assert_eq!(observed.columns[1].source_type, "public.mood");
     // Another table of that name now: its numbers mean nothing.
@@ -173,20 +183,25 @@ fn table_that_is_gone_is_read_by_the_last_document() {
         ..catalog(vec![column(7, "id", INT8), column(8, "m", MOOD)])
     };
     assert_eq!(
-        observe_relation(&message, Some(&other), Some(&previous)),
+        observe_relation(&message, Some(&other), Some(&previous), false),
         observed
     );
-    let unknown = observe_relation(&message, None, None);
+    let unknown = observe_relation(&message, None, None, false);
     assert_eq!(unknown.columns[1].source_type, "type 16400");
 }
 
 #[test]
 fn number_of_a_retired_column_is_not_given_again() {
     let v1 = document(&catalog(vec![column(1, "id", INT8), column(2, "a", TEXT)]));
-    let without = observe_relation(&relation(&[("id", INT8)]), None, Some(&v1));
+    let without = observe_relation(&relation(&[("id", INT8)]), None, Some(&v1), false);
     let v2 = next_schema(Some(&v1), &without, Position::stream(1, Lsn(2), 1)).unwrap();
     assert_eq!(v2.retired.len(), 1);
-    let again = observe_relation(&relation(&[("id", INT8), ("a", TEXT)]), None, Some(&v2));
+    let again = observe_relation(
+        &relation(&[("id", INT8), ("a", TEXT)]),
+        None,
+        Some(&v2),
+        false,
+    );
     assert_eq!(ids(&again), [1, 3]);
 }
 
@@ -201,17 +216,37 @@ fn key_under_full_identity_is_the_primary_key() {
     let mut now = catalog(vec![column(1, "id", INT8), column(2, "a", TEXT)]);
     now.replica_identity = ReplicaIdentity::Full;
     assert_eq!(
-        keys(&observe_relation(&message, Some(&now), None)),
+        keys(&observe_relation(&message, Some(&now), None, false)),
         [true, false]
     );
     let previous = document(&now);
     assert_eq!(
-        keys(&observe_relation(&message, None, Some(&previous))),
+        keys(&observe_relation(&message, None, Some(&previous), false)),
         [true, false]
     );
     now.key_attnums.clear();
     assert_eq!(
-        keys(&observe_relation(&message, Some(&now), Some(&previous))),
+        keys(&observe_relation(
+            &message,
+            Some(&now),
+            Some(&previous),
+            false
+        )),
         [false, false]
+    );
+    // The primary key was changed since, and the message may be one that was seen before.
+    now.key_attnums = vec![2];
+    assert_eq!(
+        keys(&observe_relation(
+            &message,
+            Some(&now),
+            Some(&previous),
+            true
+        )),
+        [true, false]
+    );
+    assert_eq!(
+        keys(&observe_relation(&message, Some(&now), None, true)),
+        [false, true]
     );
 }

@@ -143,10 +143,7 @@ impl Place {
             lake_database: "lake".to_owned(),
             lake_table: topic.to_owned(),
             topic_incarnation: 1,
-            partition_map: PartitionMap {
-                version: 1,
-                partitions: 2,
-            },
+            partition_map: PartitionMap::first(2),
             freshness_seconds: 2,
         };
         let body = serde_json::to_vec(&registration).unwrap();
