@@ -248,7 +248,10 @@ impl Committer {
         for partition in 0..registration.partition_map.partitions.max(1) {
             if let Entry::Vacant(missing) = state.partitions.entry(partition) {
                 let first = self.first_of(&table.chain(partition), newest).await?;
-                missing.insert(first);
+                missing.insert(Frontier {
+                    map_version: registration.partition_map.introduced_in(partition),
+                    ..first
+                });
             }
         }
         Ok(state)

@@ -232,7 +232,6 @@ impl Committer {
         }
     }
 
-    /// The table with its state as it stands in the property, whatever its history says.
     /// What the state and the head say, if they are not of one history, or nothing shows that they are.
     async fn moved(&self, table: &LoadedTable) -> Result<Option<(Head, Head)>, CommitError> {
         let (name, metadata) = (&table.name, &table.metadata);
@@ -250,6 +249,7 @@ impl Committer {
         }
     }
 
+    /// The table with its state as it stands in the property, whatever its history says.
     async fn find_unjudged(&self, name: &TableName) -> Result<LoadedTable, CommitError> {
         let found = self.find_existing(name).await?;
         let state = TableState::of_property(name, &found.metadata)?;
@@ -304,7 +304,8 @@ impl Committer {
         Ok(Ok(replay))
     }
 
-    /// A partition that was registered after the head: from the beginning, in the incarnation that its chain begins in.
+    /// A partition that was registered after the head: from the beginning, in the incarnation that its chain begins in, by the
+    /// map that its first slot speaks of: with a barrier in it that is one too new, which only makes it wait.
     async fn passage_from_first(
         &self,
         chain: &Chain,
@@ -313,6 +314,11 @@ impl Committer {
         let mut gone = Err(chain.slot_key(&Frontier::start(target.incarnation)));
         for incarnation in 1..=target.incarnation {
             let start = Frontier::start(incarnation);
+            let first = chain.next(self.store(), &start).await?;
+            let start = Frontier {
+                map_version: first.map_or(target.map_version, |first| first.after.map_version),
+                ..start
+            };
             match self.passage(chain, start, target).await? {
                 Ok(passage) => return Ok(Ok(passage)),
                 Err(key) if key != chain.slot_key(&start) => gone = Err(key),

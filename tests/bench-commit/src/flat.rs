@@ -263,10 +263,7 @@ fn registration(partitions: u32) -> TopicRegistration {
         lake_database: "lake".to_owned(),
         lake_table: "public__orders".to_owned(),
         topic_incarnation: 1,
-        partition_map: PartitionMap {
-            version: 1,
-            partitions,
-        },
+        partition_map: PartitionMap::first(partitions),
         freshness_seconds: 60,
     }
 }

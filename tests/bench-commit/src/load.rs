@@ -173,10 +173,7 @@ async fn announce(cloud: &Cloud, options: &Options) {
         lake_database: "lake".to_owned(),
         lake_table: "public__orders".to_owned(),
         topic_incarnation: 1,
-        partition_map: PartitionMap {
-            version: 1,
-            partitions: options.partitions,
-        },
+        partition_map: PartitionMap::first(options.partitions),
         freshness_seconds: options.freshness,
     };
     let body = serde_json::to_vec(&registration).expect("it serializes");

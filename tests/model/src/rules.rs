@@ -89,6 +89,6 @@ fn mutated(mutant: Mutant, frontier: &Frontier, record: &RecordIdentity) -> Verd
         .is_some_and(|last| header.position <= last);
     debug_assert_eq!(header.position.lane(), Lane::Stream);
     Verdict::Accept {
-        row: (!known || mutant == Mutant::PositionUnchecked) && header.kind != RecordKind::Marker,
+        row: (!known || mutant == Mutant::PositionUnchecked) && header.kind.has_rows(),
     }
 }

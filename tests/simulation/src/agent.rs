@@ -232,6 +232,7 @@ impl<P: TransactionalProducer> Starting<'_, P> {
             system_id: manifest.system_id.clone(),
             timeline: manifest.timeline,
             incarnation: INCARNATION,
+            past: Vec::new(),
             commit_lsn: manifest.copy_lsn,
             ordinal: 0,
             end_lsn: manifest.copy_lsn,

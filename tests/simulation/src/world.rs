@@ -245,10 +245,7 @@ impl World {
                 lake_database: "lake".to_owned(),
                 lake_table: naming::lake_table_name(schema, table),
                 topic_incarnation: 1,
-                partition_map: PartitionMap {
-                    version: 1,
-                    partitions,
-                },
+                partition_map: PartitionMap::first(partitions),
                 freshness_seconds: self.setup.freshness_seconds,
             };
             let body = serde_json::to_vec(&registration).expect("it has a JSON form");
