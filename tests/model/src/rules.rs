@@ -1,6 +1,6 @@
 //! The accept rule with one line replaced; without a mutant of it, production's own.
 
-use change_event::{Lane, Predecessor, RecordKind};
+use change_event::{Lane, Predecessor};
 use table_commit::{DropReason, Frontier, Gap, RecordIdentity, Verdict, judge};
 
 use crate::mutant::Mutant;
