@@ -82,6 +82,19 @@ mod tests {
     }
 
     #[test]
+    fn next_barrier_stands_for_one_that_was_lost_in_a_gap() {
+        let waiting = vec![walk(1, &[1, 1]), walk(1, &[2, 2]), walk(2, &[2])];
+        assert_eq!(taken(waiting), [2, 1, 0]);
+        let raised_again = vec![
+            walk(1, &[1, 3]),
+            walk(1, &[2, 3]),
+            walk(2, &[3]),
+            walk(3, &[3]),
+        ];
+        assert_eq!(taken(raised_again), [2, 2, 1, 1]);
+    }
+
+    #[test]
     fn maps_are_passed_one_by_one() {
         let waiting = vec![walk(1, &[2, 2, 3, 3]), walk(1, &[2, 2]), walk(3, &[3])];
         assert_eq!(taken(waiting), [3, 2, 0]);
