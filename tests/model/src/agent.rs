@@ -256,8 +256,10 @@ impl Machine for Agents {
         let done = (0..2)
             .any(|agent| state.is_owner(agent) && state.agents[agent].is_done(self.setup.changes));
         if done {
+            // A slot's name is never a record's own offset, but for the mutant that gives it one.
+            let offsets_dense = !self.is(Mutant::SlotNamedByFirstOffset);
             for aborted_seen in [false, true] {
-                let log = Log::of(&state.lives, aborted_seen);
+                let log = Log::of(&state.lives, aborted_seen, offsets_dense);
                 self.logs.borrow_mut().insert(log);
             }
         }

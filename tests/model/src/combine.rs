@@ -73,12 +73,13 @@ impl World {
             }
             path
         });
-        let two = self.has(Family::Map);
+        // Where combining is one step, the chain may have grown since it was read.
+        let prefixes = self.has(Family::Map) || self.combines_at_once();
         let mut commits = Vec::new();
         for first in 0..=paths[0].len() {
             for second in 0..=paths[1].len() {
                 let whole = first == paths[0].len();
-                if first + second == 0 || !two && !whole {
+                if first + second == 0 || !prefixes && !whole {
                     continue;
                 }
                 let taken = [&paths[0][..first], &paths[1][..second]];
@@ -141,7 +142,7 @@ impl World {
         commit
     }
 
-    fn swap(&self, state: &State, worker: usize, steps: &mut Vec<Reached>) {
+    pub(crate) fn swap(&self, state: &State, worker: usize, steps: &mut Vec<Reached>) {
         let Combiner { commit, stale, .. } = state.combiners[worker];
         let idle = |mut next: State| {
             next.combiners[worker] = Combiner::default();

@@ -22,6 +22,8 @@ impl World {
             return Ok(());
         }
         self.quiet.set(self.quiet.get() + 1);
+        let spelled = fingerprint(&self.spelled(&rest));
+        self.digest.set(self.digest.get().wrapping_add(spelled));
         if rest.table.rolled_back {
             // Halted, and says so, until an operator decides.
             return Ok(());

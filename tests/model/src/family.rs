@@ -61,6 +61,15 @@ impl Family {
     }
 }
 
+/// What a step is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Grain {
+    /// One call of one worker.
+    Call,
+    /// One invocation, up to a call that others can see: what `lib.rs` says of it is why nothing is lost.
+    Invocation,
+}
+
 /// A search: families and size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Setup {
@@ -71,6 +80,8 @@ pub struct Setup {
     pub changes: u8,
     /// Faults of the agent in one log.
     pub agent_faults: u8,
+    /// What a step is.
+    pub grain: Grain,
 }
 
 impl Setup {
@@ -83,6 +94,7 @@ impl Setup {
             combiners: 1,
             changes: 2,
             agent_faults: 1,
+            grain: Grain::Call,
         }
     }
 
@@ -95,6 +107,12 @@ impl Setup {
             agent_faults,
             ..self
         }
+    }
+
+    /// The same with other steps.
+    #[must_use]
+    pub const fn by(self, grain: Grain) -> Self {
+        Self { grain, ..self }
     }
 
     /// Whether a family is in.

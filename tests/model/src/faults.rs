@@ -6,10 +6,11 @@
 
 use std::fmt::{self, Display};
 
-use crate::family::Family;
+use crate::family::{Family, Grain};
 use crate::mutant::Mutant;
 use crate::search::{Machine, Steps, Violation};
 use crate::state::{Commit, Day, Ingest, State};
+use crate::view::Seen;
 use crate::world::{World, incarnation};
 
 /// A step.
@@ -24,6 +25,8 @@ pub(crate) enum Action {
     ReadBack(Ingest),
     Acknowledge(Ingest),
     IngestCrashes(Ingest),
+    /// As it started, its last call, and whether it goes no further.
+    Invocation(Ingest, &'static str),
     Combine(Commit),
     Swap(Commit),
     Conflict,
@@ -68,6 +71,7 @@ impl Display for Action {
                 write!(f, "acknowledged: p{} before record {}", me.partition, me.to)
             }
             Self::IngestCrashes(me) => write!(f, "ingest crashes: {}", batch(me)),
+            Self::Invocation(me, what) => write!(f, "ingest of {}, last call: {what}", batch(me)),
             Self::Combine(commit) => write!(f, "combiner builds up to F{:?}", commit.frontier),
             Self::Swap(commit) => write!(
                 f,
@@ -88,6 +92,23 @@ impl Display for Action {
     }
 }
 
+impl Action {
+    /// What a call of an invocation was.
+    pub(crate) const fn kind(&self) -> &'static str {
+        match self {
+            Self::Start(_) => "started",
+            Self::Walk(_) => "walked",
+            Self::Register => "registered the second partition",
+            Self::Put(_, true) => "won a slot",
+            Self::Put(_, false) => "found a slot taken",
+            Self::PutLost(_, what) => what,
+            Self::ReadBack(_) => "read a slot back",
+            Self::Acknowledge(_) => "acknowledged",
+            _ => "went on",
+        }
+    }
+}
+
 impl Machine for World {
     type State = State;
     type Action = Action;
@@ -97,11 +118,16 @@ impl Machine for World {
     }
 
     fn steps(&self, state: &State, steps: &mut Steps<Self>) {
-        for worker in 0..2 {
-            self.ingest_steps(state, worker, steps);
-        }
-        for worker in 0..usize::from(self.setup.combiners) {
-            self.combiner_steps(state, worker, steps);
+        match self.setup.grain {
+            Grain::Call => {
+                for worker in 0..2 {
+                    self.ingest_steps(state, worker, steps);
+                }
+                for worker in 0..usize::from(self.setup.combiners) {
+                    self.combiner_steps(state, worker, steps);
+                }
+            }
+            Grain::Invocation => self.invocations(state, steps),
         }
         self.calls_that_land(state, steps);
         self.days(state, steps);
@@ -109,6 +135,7 @@ impl Machine for World {
         self.topic_steps(state, steps);
         for (_, reached) in steps.iter_mut() {
             if let Ok(reached) = reached {
+                *reached = self.without_hopeless(*reached);
                 *reached = reached.canonical(self.setup.combiners);
             }
         }
@@ -283,6 +310,9 @@ impl World {
                     let mut next = *state;
                     next.acked[partition] = to;
                     next.faults.reset = true;
+                    // Where nothing new comes any more, nothing shows that something was passed over.
+                    let quiet = !self.has_newer(partition, to);
+                    next.faults.unread |= u8::from(quiet) << partition;
                     steps.push((
                         Action::OutsideAt("offsets are moved ahead to record", to),
                         Ok(next),
@@ -290,6 +320,16 @@ impl World {
                 }
             }
         }
+    }
+
+    /// Whether a record from `to` on is newer than all before it.
+    fn has_newer(&self, partition: usize, to: u8) -> bool {
+        let number = |seen: &Seen| {
+            let header = seen.identity.header;
+            header.map(|header| (header.topic_incarnation, header.epoch, header.pseq))
+        };
+        let (before, behind) = self.records(partition).split_at(usize::from(to));
+        behind.iter().map(number).max() > before.iter().map(number).max()
     }
 
     pub(crate) fn deleted(&self, state: &State) -> State {

@@ -53,36 +53,42 @@ impl World {
 
     /// Every batch that a poller may cut, from every tail that a function may know.
     fn starts(&self, state: &State, worker: usize, steps: &mut Vec<Reached>) {
+        for partition in self.partitions() {
+            let tails = self.tails(state, partition);
+            for (from, to) in self.batches(state, partition) {
+                for (table, tail, at) in &tails {
+                    let batch = Ingest {
+                        at: *at,
+                        partition: partition as u8,
+                        table: *table,
+                        from,
+                        to,
+                        tail: *tail,
+                        ..Ingest::default()
+                    };
+                    steps.push((Action::Start(batch), self.start(state, worker, batch)));
+                }
+            }
+        }
+    }
+
+    /// The records of every batch that a poller may cut.
+    pub(crate) fn batches(&self, state: &State, partition: usize) -> Vec<(u8, u8)> {
+        let mut batches = Vec::new();
         // A poller may hold records of a topic that is gone.
         let lives = 0..=u8::from(state.faults.deleted);
-        for (partition, life) in self
-            .partitions()
-            .flat_map(|p| lives.clone().map(move |l| (p, l)))
-        {
+        for life in lives {
             let begin = if life == 0 {
                 0
             } else {
                 self.end_of(partition, 0)
             };
             let end = self.end_of(partition, life);
-            let tails = self.tails(state, partition);
             for from in begin..=state.acked[partition] {
-                for to in from + 1..=end {
-                    for (table, tail, at) in &tails {
-                        let batch = Ingest {
-                            at: *at,
-                            partition: partition as u8,
-                            table: *table,
-                            from,
-                            to,
-                            tail: *tail,
-                            ..Ingest::default()
-                        };
-                        steps.push((Action::Start(batch), self.start(state, worker, batch)));
-                    }
-                }
+                batches.extend((from + 1..=end).map(|to| (from, to)));
             }
         }
+        batches
     }
 
     pub(crate) fn start(
@@ -101,7 +107,7 @@ impl World {
     }
 
     /// Tables and tails that a function may know. Cold where each read is a step: the committed frontier.
-    fn tails(&self, state: &State, partition: usize) -> Vec<(u8, u8, IngestAt)> {
+    pub(crate) fn tails(&self, state: &State, partition: usize) -> Vec<(u8, u8, IngestAt)> {
         let mut tails = Vec::new();
         let mut warm = |table: u8, from: u8| {
             tails.push((table, from, IngestAt::Idle));
@@ -204,7 +210,7 @@ impl World {
     }
 
     /// Reads slots from the tail on: one, where slots are removed, else to the end.
-    fn walk(&self, state: &State, worker: usize) -> Result<State, Violation> {
+    pub(crate) fn walk(&self, state: &State, worker: usize) -> Result<State, Violation> {
         let mut next = *state;
         let me = &mut next.ingests[worker];
         let partition = usize::from(me.partition);

@@ -19,6 +19,23 @@
 //! - *Caches.* A function may start from every tail that the chain ever had: any number of warm functions exist.
 //! - *Parquet before the slot* is no step: nobody reads a file that no slot names.
 //! - *Workers are alike*: a state and the one with two workers exchanged are one.
+//! - *Offsets are dense*: they are compared with offsets only, and a slot is named by a frontier's, so that what markers and
+//!   hidden records leave out between two changes nothing. The mutant that names a slot by a record's offset keeps them.
+//!
+//! # Invocations as steps
+//! A search by [`Grain::Call`] takes every call of every worker as a step. One by [`Grain::Invocation`] takes an invocation up to
+//! a call that others can see as one, and the worker may end there. So it holds for any number of invocations. It loses nothing:
+//! - *Ingest before its PUT* changes nothing, and what it read stays to be had: acknowledgements and chains only grow, and a
+//!   function may start from any tail. It could as well start just before its PUT. A PUT that finds its slot taken is a start
+//!   from the next tail.
+//! - *Ingest behind its PUT* still has to acknowledge. Who gets the batch again from the tail behind that slot acknowledges the
+//!   same, at any moment later.
+//! - *A worker that crashes* crashed just as well behind its last call that was seen.
+//! - *A combiner* builds from a table that the swap compares, and from a prefix of the chains as they are at the swap. It could
+//!   as well build just before it. One whose table moved on is only told of a conflict.
+//! - *Where slots are removed* none of this is taken for granted: which tails two workers know is part of the state, and a
+//!   combiner loads and swaps in two steps. The same for a combiner of the mutant that swaps without comparing.
+//! - It is tried, too: both ways reach the same states at rest (`invocations_as_steps_reach_the_rests_that_calls_reach`), and of states at rest everything is asked.
 
 #![allow(
     clippy::indexing_slicing,
@@ -35,6 +52,7 @@ mod completion;
 mod family;
 mod faults;
 mod ingest;
+mod invocation;
 mod mutant;
 mod report;
 mod rules;
@@ -47,6 +65,6 @@ mod world;
 #[cfg(test)]
 mod tests;
 
-pub use family::{Family, Setup};
+pub use family::{Family, Grain, Setup};
 pub use mutant::Mutant;
-pub use report::{Line, check, families, pairs, table};
+pub use report::{Line, check, check_telling, families, pairs, table};

@@ -5,7 +5,7 @@ use change_event::{Clock, SystemClock};
 use crate::agent::Agents;
 use crate::family::{Family, Setup};
 use crate::mutant::Mutant;
-use crate::search::{Counterexample, Searched, search};
+use crate::search::{Counterexample, Searched, fingerprint, search};
 use crate::view::View;
 use crate::world::World;
 
@@ -22,6 +22,8 @@ pub struct Line {
     pub transitions: u64,
     /// States at rest of which the end was looked at.
     pub rests: u64,
+    /// What those states are: equal where two searches saw the same ones.
+    pub digest: u64,
     /// Steps of the longest shortest way to a state.
     pub depth: u32,
     /// How long it took, in milliseconds.
@@ -42,6 +44,8 @@ impl Line {
         let world = World::new(setup, mutant, view.clone());
         self.add(search(&world, steps_max));
         self.rests += world.quiet.get();
+        let told = fingerprint(&(view.told(), world.digest.get()));
+        self.digest = self.digest.wrapping_add(told);
         if let Some(found) = &mut self.counterexample {
             found.steps.insert(0, format!("the log is{}", view.told()));
         }
@@ -64,6 +68,15 @@ impl Line {
 /// Searches a setup to the end, or to the first violation.
 #[must_use]
 pub fn check(setup: Setup, mutant: Option<Mutant>) -> Line {
+    check_telling(setup, mutant, |_, _| {})
+}
+
+/// The same, telling after each log how many are done, and of what.
+pub fn check_telling(
+    setup: Setup,
+    mutant: Option<Mutant>,
+    mut tell: impl FnMut(usize, &Line),
+) -> Line {
     let begin_ms = SystemClock.now_ms();
     let agents = Agents::new(setup, mutant);
     let mut line = Line {
@@ -72,6 +85,7 @@ pub fn check(setup: Setup, mutant: Option<Mutant>) -> Line {
         states: 0,
         transitions: 0,
         rests: 0,
+        digest: 0,
         depth: 0,
         took_ms: 0,
         counterexample: None,
@@ -86,9 +100,11 @@ pub fn check(setup: Setup, mutant: Option<Mutant>) -> Line {
     let views = agents.views();
     line.logs = views.len();
     for steps_max in bounds {
-        for view in &views {
+        for (done, view) in (1..).zip(&views) {
             if line.counterexample.is_none() {
                 line.pipeline(setup, mutant, view, *steps_max);
+                line.took_ms = SystemClock.now_ms() - begin_ms;
+                tell(done, &line);
             }
         }
     }

@@ -44,10 +44,7 @@ fn mutated(mutant: Mutant, frontier: &Frontier, record: &RecordIdentity) -> Verd
             incarnation: header.topic_incarnation,
         };
     }
-    let covered = Predecessor {
-        epoch: frontier.epoch,
-        pseq: frontier.pseq,
-    };
+    let covered = frontier.last_record();
     let found = Predecessor {
         epoch: header.epoch,
         pseq: header.pseq,

@@ -22,7 +22,7 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    pub(crate) fn of(lives: &[[Vec<Item>; 2]], aborted_seen: bool) -> Self {
+    pub(crate) fn of(lives: &[[Vec<Item>; 2]], aborted_seen: bool, offsets_dense: bool) -> Self {
         let seen = |log: &Vec<Item>| -> Vec<(i64, Sent)> {
             (0i64..)
                 .zip(log)
@@ -38,6 +38,13 @@ impl Log {
             lives: lives.iter().map(|life| life.each_ref().map(seen)).collect(),
         };
         log.number_epochs_anew();
+        if offsets_dense {
+            for records in log.lives.iter_mut().flatten() {
+                for (dense, (offset, _)) in (0i64..).zip(records) {
+                    *offset = dense;
+                }
+            }
+        }
         log
     }
 

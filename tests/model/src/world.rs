@@ -6,13 +6,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 
 use table_commit::{DropReason, Frontier, Verdict};
 
 use crate::family::{Family, Setup};
 use crate::mutant::Mutant;
 use crate::rules::judged;
-use crate::search::{Fingerprints, Violation};
+use crate::search::{Fingerprint, Fingerprints, Violation};
 use crate::state::{CHAINS, Day, Faults, PLACES, State, Table};
 use crate::view::{Seen, View};
 
@@ -64,10 +65,12 @@ pub(crate) struct World {
     span: [u8; 2],
     frontiers: RefCell<Vec<Frontier>>,
     bodies: RefCell<Vec<Body>>,
-    slices: RefCell<HashMap<(u8, u8, u8, u8), Slice>>,
+    slices: RefCell<HashMap<(u8, u8, u8, u8), Slice, BuildHasherDefault<Fingerprint>>>,
     /// States at rest that end whole, by fingerprint.
     pub(crate) ends: RefCell<Fingerprints>,
     pub(crate) quiet: Cell<u64>,
+    /// The sum of what they are when written out: the same for two searches that saw the same ones.
+    pub(crate) digest: Cell<u64>,
 }
 
 impl World {
@@ -90,6 +93,7 @@ impl World {
             slices: RefCell::default(),
             ends: RefCell::default(),
             quiet: Cell::new(0),
+            digest: Cell::new(0),
         };
         world.number(Frontier::start(1));
         world
@@ -275,6 +279,45 @@ impl World {
         barriers.into_iter().any(|seen| {
             (frontier.incarnation, frontier.offset) > (incarnation(seen), seen.identity.offset)
         })
+    }
+
+    /// A state at rest without the numbers, which each search gives in its own order.
+    pub(crate) fn spelled(&self, state: &State) -> String {
+        let frontiers = |numbers: [u8; 2]| numbers.map(|number| self.frontier(number));
+        let slots = state.slots.iter().flatten().enumerate();
+        let slots = slots
+            .filter(|(_, intent)| **intent != 0)
+            .map(|(at, intent)| {
+                let body = self.body(*intent);
+                (at, body, self.frontier(body.after))
+            });
+        let slots: Vec<_> = slots
+            .map(|(at, body, after)| (at, Body { after: 0, ..body }, after))
+            .collect();
+        let State {
+            acked,
+            table,
+            day,
+            faults,
+            ..
+        } = state;
+        let unnumbered = Table {
+            start: 0,
+            frontier: [0; 2],
+            before: None,
+            ..*table
+        };
+        let before = table
+            .before
+            .map(|(before, present)| (frontiers(before), present));
+        let table = (
+            unnumbered,
+            self.frontier(table.start),
+            frontiers(table.frontier),
+            before,
+        );
+        let day = (day.table, frontiers(day.committed), frontiers(day.end));
+        format!("{acked:?} {slots:?} {table:?} {day:?} {faults:?}")
     }
 
     /// An alarm is right only where something is missing.
