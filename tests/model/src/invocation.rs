@@ -23,7 +23,7 @@ impl World {
     pub(crate) fn invocations(&self, state: &State, steps: &mut Vec<Reached>) {
         if self.has(Family::Removal) {
             for worker in 0..2 {
-                self.from_held_tails(state, worker, steps);
+                self.work_on_tails(state, worker, steps);
             }
         } else {
             let mut begun = Vec::new();
@@ -82,7 +82,7 @@ impl World {
     }
 
     /// A worker takes note of a tail, forgets it, reads on, or works from it.
-    fn from_held_tails(&self, state: &State, worker: usize, steps: &mut Vec<Reached>) {
+    fn work_on_tails(&self, state: &State, worker: usize, steps: &mut Vec<Reached>) {
         let me = state.ingests[worker];
         if me.at == IngestAt::Idle {
             if worker == 1 && state.ingests[0].at == IngestAt::Idle {

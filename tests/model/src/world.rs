@@ -55,6 +55,9 @@ pub(crate) struct Slice {
     pub(crate) first: u8,
 }
 
+/// Slices by partition, tail and records.
+type Slices = HashMap<(u8, u8, u8, u8), Slice, BuildHasherDefault<Fingerprint>>;
+
 /// The world of one search.
 #[derive(Debug)]
 pub(crate) struct World {
@@ -65,7 +68,7 @@ pub(crate) struct World {
     span: [u8; 2],
     frontiers: RefCell<Vec<Frontier>>,
     bodies: RefCell<Vec<Body>>,
-    slices: RefCell<HashMap<(u8, u8, u8, u8), Slice, BuildHasherDefault<Fingerprint>>>,
+    slices: RefCell<Slices>,
     /// States at rest that end whole, by fingerprint.
     pub(crate) ends: RefCell<Fingerprints>,
     pub(crate) quiet: Cell<u64>,
