@@ -122,12 +122,7 @@ impl<'a> Topics<'a> {
             (None, Some(partitions)) => PartitionMap::first(partitions),
             (None, None) => PartitionMap::first(request.partitions),
         };
-        // Nobody was told of those yet, so a smaller number is none that lowers.
-        let asked = match &stored {
-            Some(_) => request.partitions,
-            None => request.partitions.max(held.partitions),
-        };
-        let map = next_map(&held, asked, request)?;
+        let map = next_map(&held, request)?;
         let raised = map.version > held.version;
         match found {
             Some(found) if held.partitions <= found && found < map.partitions => {
@@ -270,20 +265,16 @@ impl<'a> Topics<'a> {
 }
 
 /// The map that holds from now on: the one held, or a larger one.
-fn next_map(
-    held: &PartitionMap,
-    asked: u32,
-    request: &TopicRequest,
-) -> Result<PartitionMap, AgentError> {
-    if asked < held.partitions {
+fn next_map(held: &PartitionMap, request: &TopicRequest) -> Result<PartitionMap, AgentError> {
+    if request.partitions < held.partitions {
         return Err(AgentError::PartitionsLowered {
             topic: request.topic.clone(),
             held: held.partitions,
-            asked,
+            asked: request.partitions,
         });
     }
-    let map = if asked > held.partitions {
-        held.raised(asked, request.sent_until)
+    let map = if request.partitions > held.partitions {
+        held.raised(request.partitions, request.sent_until)
     } else {
         held.clone()
     };
@@ -322,13 +313,13 @@ fn partition_counts(client: &ClientConfig) -> Result<HashMap<String, u32>, Agent
 mod tests {
     use super::*;
 
-    fn request(sent_until: u64) -> TopicRequest {
+    fn request(partitions: u32, sent_until: u64) -> TopicRequest {
         TopicRequest {
             table_schema: "public".to_owned(),
             table_name: "orders".to_owned(),
             topic: "shop.public.orders".to_owned(),
             lake_table: "public__orders".to_owned(),
-            partitions: 1,
+            partitions,
             sent_until: Lsn(sent_until),
             freshness_seconds: 60,
         }
@@ -337,21 +328,21 @@ mod tests {
     #[test]
     fn map_is_raised_once_and_holds_from_behind_what_was_sent() {
         let held = PartitionMap::first(2);
-        assert_eq!(next_map(&held, 2, &request(50)).unwrap(), held);
-        let raised = next_map(&held, 4, &request(50)).unwrap();
+        assert_eq!(next_map(&held, &request(2, 50)).unwrap(), held);
+        let raised = next_map(&held, &request(4, 50)).unwrap();
         assert_eq!(
             (raised.version_at(Lsn(49)), raised.version_at(Lsn(50))),
             (1, 2)
         );
-        assert_eq!(next_map(&raised, 4, &request(90)).unwrap(), raised);
+        assert_eq!(next_map(&raised, &request(4, 90)).unwrap(), raised);
         // Nothing was sent yet: the newest map holds from the beginning.
-        let anew = next_map(&raised, 8, &request(0)).unwrap();
+        let anew = next_map(&raised, &request(8, 0)).unwrap();
         assert_eq!((anew.version, anew.version_at(Lsn(0))), (3, 3));
     }
 
     #[test]
     fn lower_number_of_partitions_is_refused_with_words() {
-        let refused = next_map(&PartitionMap::first(4), 3, &request(50)).unwrap_err();
+        let refused = next_map(&PartitionMap::first(4), &request(3, 50)).unwrap_err();
         assert!(matches!(refused, AgentError::PartitionsLowered { .. }));
         let words = refused.to_string();
         assert!(

@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         raise::lower_number_of_partitions_halts_with_words,
         restart::kill_at_every_failpoint_of_the_copy_doubles_and_loses_nothing,
         restart::kill_at_every_failpoint_of_the_stream_doubles_and_loses_nothing,
+        restart::lost_progress_topic_halts_with_words,
         restart::lost_slot_halts_with_words,
         restart::second_agent_fences_the_first,
     ])

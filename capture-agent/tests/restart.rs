@@ -134,6 +134,26 @@ pub(crate) async fn second_agent_fences_the_first(programs: &Path) {
     compare(&bench);
 }
 
+pub(crate) async fn lost_progress_topic_halts_with_words(programs: &Path) {
+    let Some(bench) = Bench::start(programs).await else {
+        return;
+    };
+    bench.postgres.sql(TABLES).expect("tables");
+    let mut agent = bench.agent("");
+    bench
+        .until("streaming", || agent.log().contains("\"streaming\""))
+        .await;
+    assert!(agent.stop().await.success(), "{}", agent.log());
+    topic::delete(&bench.kafka.bootstrap_servers(), "s.firn-progress").await;
+    let mut agent = bench.agent("");
+    assert_eq!(agent.ended().await.code(), Some(2), "{}", agent.log());
+    assert!(
+        agent.log().contains("holds no progress of it"),
+        "{}",
+        agent.log()
+    );
+}
+
 pub(crate) async fn lost_slot_halts_with_words(programs: &Path) {
     let Some(bench) = Bench::start(programs).await else {
         return;

@@ -8,6 +8,8 @@ use change_event::header::HEADER_NAME;
 use change_event::{
     Lane, Position, Predecessor, RecordHeader, RecordKind, TopicRegistration, layout,
 };
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
@@ -68,6 +70,19 @@ impl Accepted {
             }
         }
         rows
+    }
+}
+
+/// Somebody deletes a topic.
+pub(crate) async fn delete(bootstrap_servers: &str, topic: &str) {
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap_servers)
+        .create()
+        .expect("an admin client");
+    let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
+    let deleted = admin.delete_topics(&[topic], &options).await;
+    for result in deleted.expect("an answer") {
+        result.expect("deleted");
     }
 }
 

@@ -316,7 +316,9 @@ impl Committer {
             let start = Frontier::start(incarnation);
             let first = chain.next(self.store(), &start).await?;
             let start = Frontier {
-                map_version: first.map_or(target.map_version, |first| first.after.map_version),
+                map_version: first.map_or(target.map_version, |first| {
+                    first.after.map_version.min(target.map_version)
+                }),
                 ..start
             };
             match self.passage(chain, start, target).await? {

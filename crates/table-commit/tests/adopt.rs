@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use change_event::Disposition;
+use change_event::{Disposition, Lsn};
 use iceberg::spec::{MAIN_BRANCH, SnapshotReference, SnapshotRetention};
 use object_io::ObjectStore;
 use table_commit::act::acts;
@@ -160,6 +160,23 @@ async fn partition_that_no_snapshot_knows_begins_where_its_chain_begins() {
     assert_eq!(frontiers, [start, Frontier::start(2)]);
     committed(&world).await;
     assert_eq!(world.table().await.frontier(2), Some(&after));
+}
+
+#[tokio::test]
+async fn partition_that_no_snapshot_knows_begins_at_the_map_that_brought_it() {
+    let world = world().await;
+    stage(&world, 0, "a", 2, 1).await;
+    committed(&world).await;
+    lose_state(&world).await;
+    let mut raised = registration(2);
+    raised.partition_map = raised.partition_map.raised(3, Lsn(10)).raised(4, Lsn(20));
+    let adopted = world.committer.adopt(&raised, None, &operator()).await;
+    let AdoptOutcome::Adopted(adopted) = adopted.unwrap() else {
+        panic!("adopted")
+    };
+    // No barrier of an earlier map will ever be written to it: it would be waited for without end.
+    let maps = [0, 1, 2, 3].map(|partition| adopted.state.partitions[&partition].map_version);
+    assert_eq!(maps, [1, 1, 2, 3]);
 }
 
 #[tokio::test]

@@ -3,19 +3,19 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use change_event::Disposition;
+use change_event::{Disposition, Lsn};
 use iceberg::spec::{MAIN_BRANCH, SnapshotReference, SnapshotRetention};
 use object_io::ObjectStore;
 use table_commit::act::acts;
 use table_commit::{
-    ActKind, CombineOutcome, CommitError, Committer, Frontier, Head, ReplayRefusal, Rollback,
-    RollbackOutcome,
+    ActKind, CombineOutcome, CommitError, Committer, Frontier, Head, Intent, ReplayRefusal,
+    Rollback, RollbackOutcome, SlotOutcome,
 };
 use test_kit::{FaultPlan, FaultyCatalog, FaultyStore, SeededIds};
 
 use crate::commit::{combine, stage, stranger, world};
 use crate::gap::operator;
-use crate::support::{World, live_files, name, registration, schema};
+use crate::support::{NOW_MS, World, live_files, name, registration, schema};
 
 async fn commit(world: &World, partition: u32, file: &str, rows: u64) -> i64 {
     stage(world, partition, file, rows, 1).await;
@@ -178,6 +178,35 @@ async fn replay_from_nothing_takes_partitions_that_came_later_along() {
         CombineOutcome::Committed(_)
     ));
     assert_eq!(files(&world).await, set(&["a", "b"]));
+}
+
+#[tokio::test]
+async fn replay_begins_a_later_partition_at_the_map_that_brought_it() {
+    let world = world().await;
+    commit(&world, 0, "a", 1).await;
+    let mut raised = registration(2);
+    raised.partition_map = raised.partition_map.raised(3, Lsn(10));
+    let ensured = world.committer.ensure_table(&raised, &schema(1)).await;
+    let chain = ensured.unwrap().chain(2);
+    let first = Frontier {
+        map_version: 2,
+        ..Frontier::start(1)
+    };
+    assert_eq!(world.table().await.frontier(2), Some(&first));
+    // Staged, with the next barrier in it, and never committed.
+    let after = Frontier {
+        offset: 3,
+        epoch: 1,
+        pseq: 3,
+        map_version: 3,
+        ..first
+    };
+    let intent = Intent::new("x".to_owned(), &first, &after, Vec::new(), NOW_MS);
+    let won = chain.win(world.store.as_ref(), &first, &intent).await;
+    assert_eq!(won.unwrap(), SlotOutcome::Won);
+    move_head(&world, None).await;
+    assert_eq!(replay(&world, None).await, RollbackOutcome::Settled);
+    assert_eq!(world.table().await.frontier(2), Some(&first));
 }
 
 #[tokio::test]

@@ -75,6 +75,23 @@ async fn gap_fails_its_partition_from_the_gap_on_and_no_other() {
 }
 
 #[tokio::test]
+async fn offsets_reset_to_latest_are_a_gap_and_to_earliest_double_nothing() {
+    let world = World::new();
+    let topic = world.announce("orders", 1, 0).await;
+    let mut agent = TopicWriter::new(&topic, 0);
+    let all = [1, 2, 3, 4].map(|id| agent.insert(id, "a"));
+    assert_eq!(world.deliver(&world.ingest(), &all[..2]).await, []);
+    // A consumer group made anew, at the end; the function knows nothing.
+    let failed = world.deliver(&world.ingest(), &all[3..]).await;
+    assert_eq!(failed, [(format!("{topic}-0"), 3)]);
+    assert_eq!(world.ids_in("orders").await, ["1", "2"]);
+    assert_eq!(world.sum(Metric::GapsTotal), 1);
+    // And one at the beginning.
+    assert_eq!(world.deliver(&world.ingest(), &all).await, []);
+    assert_eq!(world.ids_in("orders").await, ["1", "2", "3", "4"]);
+}
+
+#[tokio::test]
 async fn gap_is_passed_when_an_operator_accepted_it() {
     let world = World::new();
     let topic = world.announce("orders", 1, 0).await;

@@ -20,4 +20,5 @@ mod homes;
 mod lock;
 mod sources;
 mod tree;
+mod ways_out;
 mod words;
