@@ -16,6 +16,12 @@ pub fn schema_document(source: &str, topic: &str, version: u32) -> String {
     )
 }
 
+/// What an operator plans to rebuild in the place of a table , by that table's identity: created once.
+#[must_use]
+pub fn rebuild_plan(former_uuid: &str) -> String {
+    format!("control/rebuild/{former_uuid}.json")
+}
+
 /// Folder of the registrations of all topics.
 pub const REGISTRY: &str = "control/registry/";
 

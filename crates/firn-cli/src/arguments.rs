@@ -38,6 +38,8 @@ pub(crate) enum Command {
     Rollback(RollbackCommand),
     /// A table was dropped, or has lost its state: see docs/operations.md, "A dropped table" and docs/operations.md, "A lost state".
     Adopt(AdoptArguments),
+    /// Builds a table anew from its topic and swaps it in: see docs/operations.md, "Rebuild a table".
+    Rebuild(RebuildArguments),
 }
 
 /// What to look at.
@@ -153,6 +155,49 @@ pub(crate) struct AdoptArguments {
     pub(crate) change: Change,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct RebuildArguments {
+    /// The table as DATABASE.TABLE, or its topic.
+    pub(crate) table: String,
+    #[command(flatten)]
+    pub(crate) kafka: KafkaArguments,
+    #[command(flatten)]
+    pub(crate) change: Change,
+}
+
+/// How the topics are reached.
+#[derive(Debug, Args)]
+pub(crate) struct KafkaArguments {
+    /// Brokers, as HOST:PORT with commas between them.
+    #[arg(long)]
+    pub(crate) bootstrap_servers: String,
+    /// A setting of librdkafka without a secret in it. Once for each.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) kafka_property: Vec<Property>,
+    /// A setting of librdkafka that is a secret, by the environment variable that holds it. Once for each.
+    #[arg(long, value_name = "NAME=VARIABLE")]
+    pub(crate) kafka_secret: Vec<Property>,
+}
+
+/// A name and a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Property {
+    pub(crate) name: String,
+    pub(crate) value: String,
+}
+
+impl FromStr for Property {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, value) = text.split_once('=').ok_or("not of the form NAME=VALUE")?;
+        Ok(Self {
+            name: name.to_owned(),
+            value: value.to_owned(),
+        })
+    }
+}
+
 /// Two numbers with a colon between them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Pair<A, B>(pub(crate) A, pub(crate) B);
@@ -235,6 +280,8 @@ mod tests {
         assert!(parse("firn rollback accept lake.t --apply --why w").is_err());
         assert!(parse("firn rollback accept lake.t --apply --head 1").is_err());
         assert!(parse("firn rollback accept lake.t --apply --head none --why w").is_ok());
+        assert!(parse("firn rebuild lake.t --bootstrap-servers b:1").is_ok());
+        assert!(parse("firn rebuild lake.t --bootstrap-servers b:1 --apply").is_err());
         assert!(parse("firn adopt lake.t --apply").is_err());
         assert!(parse("firn adopt lake.t --frontier 0=1:2:3:4").is_err());
         assert!(parse("firn adopt lake.t --frontier 0=1:2:3:4 --schema-version 1").is_ok());

@@ -6,6 +6,8 @@
 use change_event::TopicRegistration;
 use function_kit::failure::chain;
 use function_kit::{Registry, RegistryError};
+use ingest::RebuildError;
+use rdkafka::error::KafkaError;
 use table_commit::{CommitError, Committer, Operator, TableName};
 
 use crate::arguments::Change;
@@ -23,6 +25,18 @@ pub(crate) enum CliError {
     NoDocument { topic: String, version: u32 },
     #[error("say who you are: --by NAME")]
     Nobody,
+    #[error(transparent)]
+    Rebuild(#[from] RebuildError),
+    #[error(transparent)]
+    Kafka(#[from] KafkaError),
+    #[error("the brokers have not answered for half a minute")]
+    KafkaSilent,
+    #[error("no topic {topic} at these brokers")]
+    NoTopic { topic: String },
+    #[error("environment variable {variable} is not set")]
+    NoSecret { variable: String },
+    #[error("records cannot be rendered")]
+    Payload(#[source] serde_json::Error),
 }
 
 /// The deployment, and what the command has to say.

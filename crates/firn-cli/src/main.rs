@@ -13,8 +13,10 @@ mod arguments;
 mod config;
 mod desk;
 mod gap;
+mod rebuild;
 mod rollback;
 mod status;
+mod topic;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -48,8 +50,9 @@ async fn main() -> ExitCode {
         Arc::clone(&clock),
         Arc::new(RandomIds),
     );
-    let mut desk = Desk::new(Registry::new(store), committer, clock.now_ms(), config.user);
-    let ended = run(&mut desk, &arguments.command).await;
+    let registry = Registry::new(Arc::clone(&store));
+    let mut desk = Desk::new(registry, committer, clock.now_ms(), config.user);
+    let ended = run(&mut desk, &store, &arguments.command).await;
     if let Err(error) = ended {
         desk.refuse(words(&error));
     }
@@ -57,7 +60,11 @@ async fn main() -> ExitCode {
     end(&answer, refused)
 }
 
-async fn run(desk: &mut Desk, command: &Command) -> Result<(), CliError> {
+async fn run(
+    desk: &mut Desk,
+    store: &Arc<dyn ObjectStore>,
+    command: &Command,
+) -> Result<(), CliError> {
     match command {
         Command::Status(asked) => status::run(desk, asked, false).await,
         Command::Check(asked) => status::run(desk, asked, true).await,
@@ -65,6 +72,7 @@ async fn run(desk: &mut Desk, command: &Command) -> Result<(), CliError> {
         Command::Gap(GapCommand::Recopy(asked)) => gap::recopy(desk, asked).await,
         Command::Rollback(command) => rollback::run(desk, command).await,
         Command::Adopt(asked) => adopt::run(desk, asked).await,
+        Command::Rebuild(asked) => rebuild::run(desk, store, asked).await,
     }
 }
 

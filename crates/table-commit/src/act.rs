@@ -68,6 +68,11 @@ pub enum ActKind {
         /// The snapshot whose summary had it; none if the operator gave it.
         snapshot_id: Option<i64>,
     },
+    /// The table was built anew and took another's place.
+    Rebuilt {
+        /// Identity of the table that stood there.
+        former_uuid: String,
+    },
 }
 
 impl ActKind {
@@ -102,6 +107,7 @@ impl ActKind {
             Self::StateAdopted {
                 snapshot_id: Some(id),
             } => format!("state adopted from snapshot {id}"),
+            Self::Rebuilt { former_uuid } => format!("rebuilt in the place of {former_uuid}"),
         }
     }
 }
@@ -173,6 +179,9 @@ mod tests {
             },
             ActKind::StateAdopted {
                 snapshot_id: Some(4),
+            },
+            ActKind::Rebuilt {
+                former_uuid: "u".to_owned(),
             },
         ];
         for kind in kinds {

@@ -5,6 +5,7 @@
 //! # Invariants
 //! - A slot is won once (create-only), so that the order of a partition's batches is fixed when its record is acknowledged.
 //! - A walk reads slot after slot and never skips one; it lists nothing.
+//! - A sealed chain ([`crate::rebuild`]) ends before its seal for who walks it, and takes nothing any more.
 
 use object_io::{ObjectStore, VerifiedPut, put_if_absent_verified};
 
@@ -85,10 +86,21 @@ impl Chain {
         }
     }
 
+    /// The slots' folder of all partitions.
+    pub(crate) fn folder(&self) -> String {
+        format!("{INTENTS}{}/{}/", self.table_uuid, self.topic)
+    }
+
+    /// The newest of these keys that is a slot of this chain.
+    pub(crate) fn newest<'a>(&self, keys: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+        keys.filter_map(|key| Some((self.place(key)?, key)))
+            .max()
+            .map(|(_, key)| key)
+    }
+
     /// Incarnation of a slot of this chain, and its name there: both sort as the slots follow each other.
     fn place<'a>(&self, key: &'a str) -> Option<(u32, &'a str)> {
-        let of_topic = format!("{INTENTS}{}/{}/", self.table_uuid, self.topic);
-        let (incarnation, rest) = key.strip_prefix(&of_topic)?.split_once('/')?;
+        let (incarnation, rest) = key.strip_prefix(&self.folder())?.split_once('/')?;
         let (partition, name) = rest.split_once('/')?;
         let is_slot = partition == format!("{:05}", self.partition)
             && name.len() >= OFFSET_DIGITS
@@ -131,7 +143,8 @@ impl Chain {
             at_end: false,
         };
         while walk.intents.len() < limit {
-            let Some(intent) = self.next(store, &walk.tail).await? else {
+            let next = self.next(store, &walk.tail).await?;
+            let Some(intent) = next.filter(|intent| intent.moved_to.is_none()) else {
                 walk.at_end = true;
                 break;
             };
@@ -147,6 +160,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`CommitError::SlotUnknown`] (Verify): the slot may come to hold the intent; the batch is not to be acknowledged.
+    /// [`CommitError::ChainSealed`] (Refresh): another table goes on in this one's place.
     pub async fn win(
         &self,
         store: &dyn ObjectStore,
@@ -159,9 +173,11 @@ impl Chain {
             VerifiedPut::ExistsOther(body) => {
                 let found = parse(&key, tail, &body)?;
                 if found.id == intent.id {
-                    Ok(SlotOutcome::Won)
-                } else {
-                    Ok(SlotOutcome::Taken(Box::new(found)))
+                    return Ok(SlotOutcome::Won);
+                }
+                match found.moved_to {
+                    Some(moved_to) => Err(CommitError::ChainSealed { key, moved_to }),
+                    None => Ok(SlotOutcome::Taken(Box::new(found))),
                 }
             }
             VerifiedPut::Unknown => Err(CommitError::SlotUnknown { key }),
@@ -174,7 +190,9 @@ fn parse(key: &str, tail: &Frontier, body: &[u8]) -> Result<Intent, CommitError>
     let intent = Intent::from_bytes(key, body)?;
     let after = &intent.after;
     let accepts = u32::from(intent.accepted_gap.is_some());
-    let forward = if intent.closed {
+    let forward = if intent.moved_to.is_some() {
+        (after.incarnation, after.offset) == (tail.incarnation, tail.offset)
+    } else if intent.closed {
         after.incarnation > tail.incarnation
     } else {
         after.incarnation == tail.incarnation && after.offset + i64::from(accepts) > tail.offset

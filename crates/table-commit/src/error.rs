@@ -102,6 +102,40 @@ pub enum CommitError {
         /// Key of the slot.
         key: String,
     },
+    /// The chain takes nothing any more: its table is being rebuilt, or was.
+    #[error(
+        "{key} seals its chain: table {moved_to} goes on in its place as soon as `firn rebuild` has swapped it in; the batch \
+         comes again until then. If nobody is at it any more, run the command once more"
+    )]
+    ChainSealed {
+        /// Key of the slot.
+        key: String,
+        /// Identity of the table that goes on.
+        moved_to: String,
+    },
+    /// The table that an operator has rebuilt is not the one that stands any more.
+    #[error("{table} is another table than the one that was rebuilt ({former_uuid}); look again")]
+    RebuiltAnother {
+        /// The table.
+        table: TableName,
+        /// Identity of the one that was rebuilt.
+        former_uuid: String,
+    },
+    /// What was built anew does not have all that the standing table took.
+    #[error(
+        "partition {partition} of the rebuilt {table} ends at record {reached}, and the standing table has taken up to \
+         {taken} (epoch:number); the topic does not hold the rest"
+    )]
+    RebuiltTooLittle {
+        /// The table.
+        table: TableName,
+        /// The partition.
+        partition: u32,
+        /// The last record that was rebuilt.
+        reached: change_event::Predecessor,
+        /// The last record that the standing table has taken.
+        taken: change_event::Predecessor,
+    },
     /// Whether the slot was won is not known.
     #[error("not known whether {key} was written")]
     SlotUnknown {
@@ -228,7 +262,7 @@ impl CommitError {
         match self {
             Self::Object(ObjectError::Unavailable { .. }) => Disposition::Retry,
             Self::Catalog(error) => error.disposition(),
-            Self::TriesExhausted { .. } => Disposition::Refresh,
+            Self::TriesExhausted { .. } | Self::ChainSealed { .. } => Disposition::Refresh,
             Self::SlotUnknown { .. } | Self::OutcomeUnknown { .. } => Disposition::Verify,
             Self::Object(ObjectError::Refused { .. })
             | Self::Iceberg { .. }
@@ -241,6 +275,8 @@ impl CommitError {
             | Self::MalformedIntent { .. }
             | Self::MalformedAnswer { .. }
             | Self::BrokenChain { .. }
+            | Self::RebuiltAnother { .. }
+            | Self::RebuiltTooLittle { .. }
             | Self::MalformedState { .. }
             | Self::NoState { .. }
             | Self::RolledBack { .. }

@@ -42,6 +42,9 @@ pub struct Intent {
     /// No batch, but an operator's acceptance of a gap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accepted_gap: Option<AcceptedGap>,
+    /// Nothing follows at all: the table was rebuilt, and this is the identity of the one that goes on in its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved_to: Option<String>,
 }
 
 impl Intent {
@@ -70,6 +73,7 @@ impl Intent {
             created_ms,
             closed: false,
             accepted_gap: None,
+            moved_to: None,
         }
     }
 
@@ -90,6 +94,15 @@ impl Intent {
         Self {
             accepted_gap: Some(gap),
             ..Self::new(id, tail, &after, Vec::new(), created_ms)
+        }
+    }
+
+    /// The intent that ends a chain for good, because another table goes on in its place.
+    #[must_use]
+    pub fn sealing(id: String, tail: &Frontier, moved_to: &str, created_ms: i64) -> Self {
+        Self {
+            moved_to: Some(moved_to.to_owned()),
+            ..Self::new(id, tail, tail, Vec::new(), created_ms)
         }
     }
 

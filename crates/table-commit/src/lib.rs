@@ -2,7 +2,7 @@
 //!
 //! Flow: ingest: [`Committer::ensure_table`] -> [`Chain::walk`] -> [`judge`] -> Parquet -> [`Chain::win`] -> acknowledge;
 //! commit: [`Committer::combine`]; ddl: [`Committer::evolve`]. What stops for good is led out by an operator: [`gap`],
-//! [`recopy`], [`rollback`], [`adopt`], looked at by [`inspect`] and written down in [`act`].
+//! [`recopy`], [`rollback`], [`adopt`], [`rebuild`], looked at by [`inspect`] and written down in [`act`].
 //!
 //! # Invariants
 //! - Progress is written in the same metadata as the data it covers ([`state`]).
@@ -17,6 +17,7 @@ mod cache;
 pub mod catalog;
 pub mod chain;
 mod combine;
+mod draft;
 mod drain;
 mod error;
 mod evolve;
@@ -31,6 +32,7 @@ mod manifests;
 mod metadata_file;
 mod names;
 mod publish;
+pub mod rebuild;
 pub mod recopy;
 mod referenced;
 pub mod rollback;
@@ -47,12 +49,14 @@ pub use catalog::{
 };
 pub use chain::{Chain, INTENTS, SlotOutcome, Walk};
 pub use combine::{CombineOutcome, Combined};
+pub use draft::Draft;
 pub use drain::{DrainError, Drained};
 pub use error::CommitError;
 pub use gap::{AcceptedGap, GapOutcome, GapPlace};
 pub use inspect::{PartitionReport, TableReport};
 pub use intent::Intent;
 pub use metadata_file::MetadataFile;
+pub use rebuild::{Former, Plan, SwapIn};
 pub use referenced::{Referenced, file_name};
 pub use rollback::{Head, ReplayRefusal, Rollback, RollbackOutcome};
 pub use state::{Frontier, TableState};

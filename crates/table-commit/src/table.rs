@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use iceberg::TableCreation;
 use iceberg::spec::{FormatVersion, TableMetadata, TableMetadataBuilder};
+use uuid::Uuid;
 
 use change_event::layout::table_location;
 use change_event::registration::FRESHNESS_DEFAULT_SECONDS;
@@ -17,7 +18,7 @@ use change_event::{Clock, IdSource, SourceSchema, SystemClock, TopicRegistration
 use object_io::{ObjectStore, VerifiedPut, failpoint, put_if_absent_verified};
 
 use crate::cache::ObjectCache;
-use crate::catalog::{Catalog, CreateOutcome, Pointer, TableName};
+use crate::catalog::{Catalog, CreateOutcome, Pointer, SwapOutcome, TableName};
 use crate::chain::Chain;
 use crate::error::CommitError;
 use crate::failpoints;
@@ -296,15 +297,24 @@ impl Committer {
                 return Ok(table);
             };
             race.begin()?;
-            let properties = HashMap::from([(STATE_PROPERTY.to_owned(), state.to_json(&name)?)]);
-            let failed = CommitError::iceberg("registering partitions");
-            let builder = table
-                .builder_of_change()
-                .set_properties(properties)
-                .map_err(&failed)?;
-            let metadata = builder.build().map_err(&failed)?.metadata;
-            race.note(self.publish(&table, &metadata, Vec::new()).await?);
+            race.note(self.publish_registered(&table, &state).await?);
         }
+    }
+
+    /// Publishes a state that has more partitions.
+    pub(crate) async fn publish_registered(
+        &self,
+        table: &LoadedTable,
+        state: &TableState,
+    ) -> Result<SwapOutcome, CommitError> {
+        let properties = HashMap::from([(STATE_PROPERTY.to_owned(), state.to_json(&table.name)?)]);
+        let failed = CommitError::iceberg("registering partitions");
+        let builder = table
+            .builder_of_change()
+            .set_properties(properties)
+            .map_err(&failed)?;
+        let metadata = builder.build().map_err(&failed)?.metadata;
+        self.publish(table, &metadata, Vec::new()).await
     }
 
     /// Tries to create the table once. Whether by us or by another, the caller loads it next.
@@ -314,7 +324,8 @@ impl Committer {
         registration: &TopicRegistration,
         schema: &SourceSchema,
     ) -> Result<(), CommitError> {
-        let metadata = self.first_metadata(name, registration, schema)?;
+        let uuid = uuid_of(&self.ids.next_id());
+        let metadata = self.first_metadata(name, registration, schema, uuid)?;
         let location = next_location(None, &metadata, &self.ids.next_id());
         let body = encode(&metadata, &location).await?;
         let key = key_of(self.store.as_ref(), &location)?;
@@ -336,11 +347,13 @@ impl Committer {
         Ok(())
     }
 
-    fn first_metadata(
+    /// Metadata of a new table of this identity, with every partition of the registration at its beginning.
+    pub(crate) fn first_metadata(
         &self,
         name: &TableName,
         registration: &TopicRegistration,
         schema: &SourceSchema,
+        uuid: Uuid,
     ) -> Result<TableMetadata, CommitError> {
         let file_error = |doing| {
             move |error| CommitError::File {
@@ -395,7 +408,7 @@ impl Committer {
             table_file::lake_schema(schema).map_err(file_error("schema of a new table"))?;
         TableMetadataBuilder::from_table_creation(creation)
             .map_err(&failed)?
-            .assign_uuid(uuid_of(&self.ids.next_id()))
+            .assign_uuid(uuid)
             .add_current_schema(schema)
             .map_err(&failed)?
             .build()
@@ -405,7 +418,10 @@ impl Committer {
 }
 
 /// The state with every partition of the registration, or `None` if it has them already.
-fn registered(state: &TableState, registration: &TopicRegistration) -> Option<TableState> {
+pub(crate) fn registered(
+    state: &TableState,
+    registration: &TopicRegistration,
+) -> Option<TableState> {
     let mut next = state.clone();
     next.topic_incarnation = state.topic_incarnation.max(registration.topic_incarnation);
     next.partition_map_version = state

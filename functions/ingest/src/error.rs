@@ -96,6 +96,11 @@ pub enum StageError {
 }
 
 impl StageError {
+    /// Whether another table goes on in the place of the one that was staged for.
+    pub(crate) const fn is_sealed(&self) -> bool {
+        matches!(self, Self::Commit(CommitError::ChainSealed { .. }))
+    }
+
     /// What may be done: anything but Halt is done by the batch that comes again.
     #[must_use]
     #[deny(clippy::wildcard_enum_match_arm)]

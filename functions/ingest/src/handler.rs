@@ -33,14 +33,14 @@ pub struct Ingest {
 }
 
 /// What is known about a topic: announced, not announced, or not to be had now.
-type Known = Result<Option<Arc<Topic>>, Arc<StageError>>;
+pub(crate) type Known = Result<Option<Arc<Topic>>, Arc<StageError>>;
 
 /// What became of one partition.
-struct Ended {
+pub(crate) struct Ended {
     topic: String,
-    name: String,
-    counts: Counts,
-    failed: Option<(i64, Arc<StageError>)>,
+    pub(crate) name: String,
+    pub(crate) counts: Counts,
+    pub(crate) failed: Option<(i64, Arc<StageError>)>,
 }
 
 impl Ingest {
@@ -63,21 +63,8 @@ impl Ingest {
         payload: &[u8],
         deadline: Deadline,
     ) -> Result<KafkaBatchResponse, Failure> {
-        let Batches {
-            partitions,
-            unplaced,
-        } = batches(payload).map_err(|error| Failure::of(INVALID_EVENT, &error))?;
         let staging = deadline.earlier(RESERVE_MS);
-        let topics = self.resolve(&partitions, &unplaced, staging).await;
-        let known = |topic: &str| topics.get(topic);
-        let mut ended: Vec<Ended> = stream::iter(&partitions)
-            .map(|batch| self.partition(batch, known(&batch.topic), staging))
-            .buffer_unordered(self.concurrency)
-            .collect()
-            .await;
-        for record in &unplaced {
-            ended.push(self.unplaced(record, &topics, &partitions, staging).await);
-        }
+        let (ended, topics) = self.stage(payload, staging).await?;
         let response = self.report(&ended);
         stream::iter(
             topics
@@ -89,6 +76,32 @@ impl Ingest {
         .collect::<()>()
         .await;
         Ok(response)
+    }
+
+    /// Stages the partitions of one Kafka event.
+    ///
+    /// # Errors
+    /// [`Failure`] if it is no Kafka event.
+    pub(crate) async fn stage(
+        &self,
+        payload: &[u8],
+        staging: Deadline,
+    ) -> Result<(Vec<Ended>, BTreeMap<String, Known>), Failure> {
+        let Batches {
+            partitions,
+            unplaced,
+        } = batches(payload).map_err(|error| Failure::of(INVALID_EVENT, &error))?;
+        let topics = self.resolve(&partitions, &unplaced, staging).await;
+        let known = |topic: &str| topics.get(topic);
+        let mut ended: Vec<Ended> = stream::iter(&partitions)
+            .map(|batch| self.partition(batch, known(&batch.topic), staging))
+            .buffer_unordered(self.concurrency)
+            .collect()
+            .await;
+        for record in &unplaced {
+            ended.push(self.unplaced(record, &topics, &partitions, staging).await);
+        }
+        Ok((ended, topics))
     }
 
     /// The topics of a payload.

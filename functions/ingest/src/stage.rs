@@ -120,6 +120,11 @@ impl Stager<'_> {
             Ok(Some((chain, tail))) => self.topic.keep_tail(chain, *tail),
             Ok(None) | Err(_) => self.topic.forget_tail(partition),
         }
+        if let Err(Failed { error, .. }) = &ended
+            && error.is_sealed()
+        {
+            self.topic.forget_table().await;
+        }
         ended.map(|_tail| ())
     }
 

@@ -214,6 +214,11 @@ impl Topic {
         self.read(ports, &mut known).await
     }
 
+    /// Forgets the table: another one stands in its place, or will.
+    pub(crate) async fn forget_table(&self) {
+        *self.table.lock().await = None;
+    }
+
     async fn read(
         &self,
         ports: &Ports,

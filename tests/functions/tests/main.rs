@@ -16,6 +16,7 @@ mod mapping;
 mod orphans;
 mod progress;
 mod raise;
+mod rebuild;
 mod rows;
 mod schema;
 mod slots;

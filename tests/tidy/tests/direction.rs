@@ -32,7 +32,7 @@ const MAY_NAME: [(&str, &[&str]); 15] = [
     ("ddl", FUNCTION),
     ("mapping", FUNCTION),
     // The operator's command reads the registry and works on tables as the functions do.
-    ("firn-cli", FUNCTION),
+    ("firn-cli", OPERATOR),
     ("maintain", FUNCTION),
 ];
 
@@ -43,6 +43,17 @@ const FUNCTION: &[&str] = &[
     "table-file",
     "table-commit",
     "glue-catalog",
+];
+
+/// A rebuild is ingest over the whole topic: the very code, so that a table that was rebuilt is as it would have been.
+const OPERATOR: &[&str] = &[
+    "change-event",
+    "object-io",
+    "function-kit",
+    "table-file",
+    "table-commit",
+    "glue-catalog",
+    "ingest",
 ];
 
 /// The local event source stands where AWS stands: it sees topics and functions, and no table.
