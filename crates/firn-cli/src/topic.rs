@@ -121,7 +121,7 @@ impl TopicReader {
             let (records, count) = self.payload(&mut open)?;
             if count > 0 {
                 let event = json!({
-                    "eventSource": "SelfManagedKafka",
+                    "eventSource": "aws:kafka", "eventSourceArn": "",
                     "bootstrapServers": "",
                     "records": records,
                 });

@@ -6,6 +6,8 @@
     reason = "test helpers"
 )]
 
+mod rebuild;
+
 use std::process::Command;
 use std::sync::Arc;
 
@@ -24,6 +26,29 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 const TOPIC: &str = "shop.public.orders";
+
+/// A table with a key and nothing else.
+fn schema() -> SourceSchema {
+    let column = Column {
+        id: 1,
+        name: "id".to_owned(),
+        field_id: 100,
+        lake_name: "id".to_owned(),
+        column_type: ColumnType::Int,
+        source_type: "integer".to_owned(),
+        key: true,
+    };
+    SourceSchema {
+        version: 1,
+        table_schema: "public".to_owned(),
+        table_name: "orders".to_owned(),
+        position: Position::stream(1, Lsn(1), 1),
+        inferred: false,
+        columns: vec![column],
+        retired: Vec::new(),
+        next_field_id: 101,
+    }
+}
 
 /// A deployment of its own in the local cloud.
 struct Deployment {
@@ -115,27 +140,8 @@ impl Deployment {
         let body = serde_json::to_vec(&registration).unwrap();
         let key = layout::registration(TOPIC);
         self.store.put(&key, body.into()).await.unwrap();
-        let column = Column {
-            id: 1,
-            name: "id".to_owned(),
-            field_id: 100,
-            lake_name: "id".to_owned(),
-            column_type: ColumnType::Int,
-            source_type: "integer".to_owned(),
-            key: true,
-        };
-        let schema = SourceSchema {
-            version: 1,
-            table_schema: "public".to_owned(),
-            table_name: "orders".to_owned(),
-            position: Position::stream(1, Lsn(1), 1),
-            inferred: false,
-            columns: vec![column],
-            retired: Vec::new(),
-            next_field_id: 101,
-        };
         self.committer
-            .ensure_table(&registration, &schema)
+            .ensure_table(&registration, &schema())
             .await
             .unwrap()
     }
@@ -189,6 +195,13 @@ impl Deployment {
 
     /// What `firn` prints and whether it ends with 0.
     async fn firn(&self, words: &[&str]) -> (String, bool) {
+        let (told, success, error) = self.firn_with_progress(words).await;
+        assert_eq!(error, "", "{words:?}");
+        (told, success)
+    }
+
+    /// The same, and what it said on the way.
+    async fn firn_with_progress(&self, words: &[&str]) -> (String, bool, String) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_firn"));
         command
             .env("USER", "ada")
@@ -201,9 +214,8 @@ impl Deployment {
             .unwrap()
             .unwrap();
         let error = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(error, "", "{words:?}");
         let told = String::from_utf8(output.stdout).unwrap();
-        (told, output.status.success())
+        (told, output.status.success(), error)
     }
 }
 
