@@ -26,7 +26,7 @@ pub(crate) enum CliError {
     #[error("say who you are: --by NAME")]
     Nobody,
     #[error(transparent)]
-    Rebuild(#[from] RebuildError),
+    Rebuild(Box<RebuildError>),
     #[error(transparent)]
     Kafka(#[from] KafkaError),
     #[error("the brokers have not answered for half a minute")]
@@ -37,6 +37,12 @@ pub(crate) enum CliError {
     NoSecret { variable: String },
     #[error("records cannot be rendered")]
     Payload(#[source] serde_json::Error),
+}
+
+impl From<RebuildError> for CliError {
+    fn from(error: RebuildError) -> Self {
+        Self::Rebuild(Box::new(error))
+    }
 }
 
 /// The deployment, and what the command has to say.

@@ -204,7 +204,7 @@ pub enum CommitError {
     },
     /// Another engine dropped a column that the source still has.
     #[error(
-        "{table}: column {column} (field {field_id}) was dropped in the lake but the source has it; add it again with this field id by restoring an older schema, or drop the table to load it anew"
+        "{table}: column {column} (field {field_id}) was dropped in the lake but the source has it; restore an older schema, which has it with this field id, or build the table anew: `firn rebuild {table}`"
     )]
     ColumnDropped {
         /// The table.
@@ -216,7 +216,7 @@ pub enum CommitError {
     },
     /// A column of the table cannot become what the document says.
     #[error(
-        "{table}: column {column} is {found} in the lake and cannot become {wanted}; capture into another table"
+        "{table}: column {column} is {found} in the lake and cannot become {wanted}; build the table anew (`firn rebuild {table}`), or capture into another"
     )]
     ColumnConflict {
         /// The table.

@@ -138,6 +138,13 @@ impl Committer {
     ) -> Result<(PartitionReport, Vec<String>), CommitError> {
         let chain = table.chain(partition);
         let walk = chain.walk(self.store(), frontier, limit).await?;
+        if walk.at_end
+            && let Some(seal) = chain.next(self.store(), &walk.tail).await?
+            && let Some(moved_to) = seal.moved_to
+        {
+            let key = chain.slot_key(&walk.tail);
+            return Err(CommitError::ChainSealed { key, moved_to });
+        }
         let report = PartitionReport {
             partition,
             frontier: *frontier,

@@ -67,7 +67,7 @@ impl<'a> Surgery<'a> {
     }
 
     async fn check(&self, ends: &BTreeMap<u32, Frontier>) -> Result<(), CommitError> {
-        let (table, _) = self.rebuilder.combine().await.unwrap().expect("a table");
+        let (table, _) = self.rebuilder.combine().await.unwrap().unwrap();
         self.world.committer.check_rebuilt(&table, ends).await
     }
 

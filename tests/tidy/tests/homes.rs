@@ -5,7 +5,11 @@ use crate::tree::{self, Dependency, Package};
 /// A crate that speaks to an outside world, and the packages that may name it. Packages below `tests/`, and the tests of
 /// any package, may name those that are marked.
 const HOMES: [(&str, &[&str], bool); 12] = [
-    ("rdkafka", &["capture-agent", "event-source"], true),
+    (
+        "rdkafka",
+        &["capture-agent", "event-source", "firn-cli"],
+        true,
+    ),
     ("aws-sdk-s3", &["object-io", "contract"], false),
     ("aws-sdk-glue", &["glue-catalog", "contract"], false),
     ("aws-sdk-lambda", &["function-kit"], false),
