@@ -40,8 +40,6 @@ pub(crate) struct Sent {
     pub(crate) predecessor: Option<Predecessor>,
     /// The change; for a barrier, the last one before it.
     pub(crate) change: u8,
-    /// The map by which its partition was chosen; for a barrier, the map that begins.
-    pub(crate) map: u8,
     pub(crate) barrier: bool,
 }
 
@@ -62,8 +60,8 @@ pub(crate) struct Progress {
     pub(crate) whole: u8,
     /// The last record of each partition.
     pub(crate) last: [Option<Predecessor>; 2],
-    /// The map that stands.
-    pub(crate) map: u8,
+    /// The larger map is written by: its barrier is committed, in the topic as it is now.
+    pub(crate) raised: bool,
 }
 
 /// Everything on the agent's side.
@@ -78,8 +76,8 @@ pub(crate) struct AgentState {
     pub(crate) progress: Progress,
     /// Epochs claimed.
     pub(crate) epochs: u64,
-    /// Maps claimed: each attempt to raise the map takes a new version.
-    pub(crate) maps: u8,
+    /// After which change the larger map begins: decided once, and known to every session from then on.
+    pub(crate) raise: Option<u8>,
     /// How far the source was acknowledged.
     pub(crate) acknowledged: u8,
     /// The last change that anybody ever sent: the source's log is at least there.
@@ -150,9 +148,9 @@ impl Agents {
     }
 
     /// Where a change goes: of three, the second is of a key that the larger map leaves where it was.
-    pub(crate) const fn partition(&self, change: u8, map: u8) -> usize {
+    pub(crate) const fn partition(&self, change: u8, raised: bool) -> usize {
         let stays = self.setup.changes == 3 && change == 2;
-        (map > 0 && !stays) as usize
+        (raised && !stays) as usize
     }
 }
 
@@ -224,7 +222,7 @@ impl Machine for Agents {
             incarnation: 1,
             progress: Progress::default(),
             epochs: 0,
-            maps: 0,
+            raise: None,
             acknowledged: 0,
             sent_max: 0,
             late: None,

@@ -8,8 +8,7 @@
 //!   is tried: each chain is read at its own moment.
 //!
 //! # Source
-//! `table-commit/src/{combine,publish,table,evolve}.rs`, as built. The barrier is DESIGN section 3's rule: nothing of a map is
-//! combined before the old partition is past the barrier of that map.
+//! `table-commit/src/{barrier,combine,publish,table,evolve}.rs`, as built.
 
 use crate::family::Family;
 use crate::faults::Action;
@@ -82,8 +81,9 @@ impl World {
                 if first + second == 0 || !prefixes && !whole {
                     continue;
                 }
-                let taken = [&paths[0][..first], &paths[1][..second]];
-                if self.may_take(taken, from) {
+                let walked = [&paths[0][..first], &paths[1][..second]];
+                let taken = self.held_back(walked, from, table.registered);
+                if taken.iter().any(|path| !path.is_empty()) {
                     commits.push(self.commit_of(state, taken, from));
                 }
             }
@@ -110,15 +110,35 @@ impl World {
         table.frontier
     }
 
-    /// Whether the old partition is past the barrier of every map that is in it.
-    fn may_take(&self, taken: [&[(u8, u8)]; 2], from: [u8; 2]) -> bool {
-        let tail = taken[0].last().map_or(from[0], |(_, tail)| *tail);
-        let mut maps = taken
-            .iter()
-            .flat_map(|path| path.iter())
-            .map(|(intent, _)| self.body(*intent).map);
-        maps.all(|map| map == 0 || self.is_past_barrier(tail, map))
-            || self.is(Mutant::BarrierIgnored)
+    /// `table-commit/src/barrier.rs`: the walks up to the first intent of a map that not every partition reaches in its own.
+    fn held_back<'a>(
+        &self,
+        walked: [&'a [(u8, u8)]; 2],
+        from: [u8; 2],
+        registered: bool,
+    ) -> [&'a [(u8, u8)]; 2] {
+        if self.is(Mutant::BarrierIgnored) {
+            return walked;
+        }
+        let map = |frontier: u8| self.frontier(frontier).map_version;
+        let tail = |partition: usize| {
+            walked[partition]
+                .last()
+                .map_or(from[partition], |last| last.1)
+        };
+        let partitions = 0..if registered { 2 } else { 1 };
+        let reached = partitions.map(|partition| map(tail(partition))).min();
+        [0, 1].map(|partition| {
+            let path = walked[partition];
+            let tails = path.iter().map(|(_, tail)| *tail);
+            let starts = std::iter::once(from[partition])
+                .chain(tails)
+                .take(path.len());
+            let taken = starts
+                .take_while(|start| Some(map(*start)) <= reached)
+                .count();
+            &path[..taken]
+        })
     }
 
     fn commit_of(&self, state: &State, taken: [&[(u8, u8)]; 2], from: [u8; 2]) -> Commit {

@@ -265,7 +265,7 @@ impl World {
                         next.table.frontier = frontier;
                         next.table.before = None;
                         if !self.is(Mutant::NoteKeptOverAReplay) {
-                            next.day.committed = [next.table.start; 2];
+                            next.day.committed = next.table.start;
                         }
                     });
                     steps.push((Action::Outside("an operator says replay"), next));
@@ -280,12 +280,12 @@ impl World {
         }
         if self.has(Family::Recreated) && !state.faults.recreated {
             let incarnation = 1 + u32::from(state.faults.deleted && self.has_second_incarnation());
-            let start = self.number(table_commit::Frontier::start(incarnation));
+            let start = self.start_of(incarnation);
             let next = moved(&|next| {
                 next.table = crate::state::Table {
                     uuid: 1,
                     start,
-                    frontier: [start; 2],
+                    frontier: start,
                     // The registration names every partition of the map.
                     ..self.first().table
                 };

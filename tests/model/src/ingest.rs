@@ -118,7 +118,12 @@ impl World {
             table: day, end, ..
         } = state.day;
         for table in day..=state.table.uuid {
-            let start = if table == 0 { 0 } else { state.table.start };
+            let start = if table == 0 {
+                self.start_of(1)
+            } else {
+                state.table.start
+            };
+            let start = start[partition];
             // A tail that is older than a day is kept by nobody.
             warm(table, if table == day { end[partition] } else { start });
             if self.is(Mutant::TailKeptOverADay) {
@@ -161,7 +166,6 @@ impl World {
                 after: slice.after,
                 rows: slice.rows,
                 schema: slice.schema,
-                map: slice.map,
                 closed: false,
                 table: me.table,
             });
@@ -191,6 +195,10 @@ impl World {
                 me.at = IngestAt::Ack;
                 self.alarm(&state, "a topic that was replaced")?;
             }
+            Stop::Barrier(index) => {
+                me.from = index;
+                return self.settle(state, worker);
+            }
             Stop::NewIncarnation(index, incarnation) => {
                 me.from = index;
                 me.at = IngestAt::Put;
@@ -200,7 +208,6 @@ impl World {
                     after: self.number(self.frontier(tail).reopened(incarnation)),
                     rows: 0,
                     schema: 0,
-                    map: 0,
                     closed: true,
                     table,
                 });

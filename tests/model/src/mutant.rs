@@ -77,10 +77,10 @@ mutants! {
         "The source forgets what was aborted.";
     MapRaisedWithoutRepeating "the map is raised at the last committed position" [Agent, Map] SMALL,
         "An aborted attempt that was seen in the old partition is sent to the new one.";
-    MapUsedBeforeBarrierCommits "the new map is used in the barrier's own transaction" [Agent, Map] SMALL,
-        "An aborted attempt that was seen in the new partition is sent to the old one.";
-    BarrierOfAnAbortedAttemptCounts "the next attempt at a map has the version of the aborted one" [Agent, Map] SMALL,
+    RaiseDecidedAnew "each attempt at a map decides anew where it begins" [Agent, Map] SMALL,
         "The barrier of an aborted attempt lets the new map through too early.";
+    PartitionBeginsAtTheFirstMap "a partition begins at the first map, not at the one that brought it" [Map] SMALL,
+        "Nothing holds back what it has of the larger map.";
     // Stage.
     AcknowledgedBeforeSlotWon "a batch is acknowledged before its slot is won" [] SMALL,
         "A crash in between loses it.";

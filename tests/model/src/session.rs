@@ -4,8 +4,9 @@
 //!
 //! # Invariants
 //! - Whatever fails ends the session; the next one has a new epoch.
-//! - A larger map: the session repeats under the old one all that any predecessor can have sent, the barrier is a transaction of
-//!   its own under a version of its own, and nothing is sent under the new map before that is known to be committed.
+//! - A larger map: where it begins is decided once, behind all that any predecessor can have sent. Up to there every session
+//!   sends by the old one, the barrier is a transaction of its own, and nothing is sent by the new one before that is known to be
+//!   committed.
 
 use change_event::Predecessor;
 
@@ -33,7 +34,8 @@ pub(crate) struct Stream {
     pub(crate) pseq: [u64; 2],
     pub(crate) predecessor: [Option<Predecessor>; 2],
     pub(crate) open: bool,
-    pub(crate) map: u8,
+    /// The larger map is written by.
+    pub(crate) raised: bool,
     /// The map is raised after this change.
     pub(crate) raise_at: Option<u8>,
     /// A committed transaction that the source was not told of.
@@ -138,7 +140,7 @@ impl Agents {
             pseq: [0; 2],
             predecessor: progress.last,
             open: false,
-            map: progress.map,
+            raised: progress.raised,
             raise_at: None,
             unacknowledged: false,
         };
@@ -150,11 +152,15 @@ impl Agents {
         }
         let mut base = state.clone();
         base.agents[agent] = Session::Streaming(stream);
-        step(
-            "reads progress and streams from change",
-            progress.change,
-            Ok(base.clone()),
-        );
+        let raises = self.setup.has(Family::Map) && !progress.raised;
+        let decided = state.raise.filter(|_| !self.is(Mutant::RaiseDecidedAnew));
+        if !raises || decided.is_none() {
+            step(
+                "reads progress and streams from change",
+                progress.change,
+                Ok(base.clone()),
+            );
+        }
         if state.may_recreate {
             // Between two sessions: the topic is found to be gone, and made anew under a claimed incarnation.
             for noticed in [true, false] {
@@ -163,6 +169,15 @@ impl Agents {
                 next.incarnation += u32::from(noticed);
                 next.late = None;
                 next.lives.push([Vec::new(), Vec::new()]);
+                if noticed || raises {
+                    // In a new incarnation the barrier stands again, before the first change that is behind it.
+                    next.progress.raised = false;
+                    next.agents[agent] = Session::Streaming(Stream {
+                        raised: false,
+                        raise_at: decided.map(|at| at.max(progress.change)),
+                        ..stream
+                    });
+                }
                 let what = if noticed {
                     "finds the topic gone, makes a new incarnation, streams from change"
                 } else {
@@ -171,22 +186,38 @@ impl Agents {
                 step(what, progress.change, Ok(next));
             }
         }
-        if self.setup.has(Family::Map) && progress.map == 0 {
-            let least = if self.is(Mutant::MapRaisedWithoutRepeating) {
-                progress.change
-            } else {
-                progress.change.max(state.sent_max)
-            };
-            for at in least..self.setup.changes {
-                let mut next = base.clone();
-                stream.raise_at = Some(at);
-                next.agents[agent] = Session::Streaming(stream);
-                step(
-                    "reads progress, is to raise the map after change",
-                    at,
-                    Ok(next),
-                );
-            }
+        if raises {
+            self.decide(&base, agent, stream, decided, step);
+        }
+    }
+
+    /// Where the larger map begins: as it was decided, or anywhere that nobody has sent anything of yet.
+    fn decide(
+        &self,
+        base: &AgentState,
+        agent: usize,
+        stream: Stream,
+        decided: Option<u8>,
+        step: &mut impl FnMut(&'static str, u8, Result<AgentState, Violation>),
+    ) {
+        let least = if self.is(Mutant::MapRaisedWithoutRepeating) {
+            stream.sent
+        } else {
+            stream.sent.max(base.sent_max)
+        };
+        let places = decided.map_or(least..self.setup.changes, |at| at..at + 1);
+        for at in places {
+            let mut next = base.clone();
+            next.raise = Some(at);
+            next.agents[agent] = Session::Streaming(Stream {
+                raise_at: Some(at.max(stream.sent)),
+                ..stream
+            });
+            step(
+                "reads progress, is to raise the map after change",
+                at,
+                Ok(next),
+            );
         }
     }
 
@@ -219,10 +250,7 @@ impl Agents {
                 stream.sent,
                 Ok(self.barrier(state, agent, stream)),
             );
-        } else if change <= self.setup.changes
-            && !raises
-            && (!barrier_open || self.is(Mutant::MapUsedBeforeBarrierCommits))
-        {
+        } else if change <= self.setup.changes && !raises && !barrier_open {
             let (next, sent, partition) = self.send(state, agent, stream, change);
             step("sends change", change, Ok(next));
             if state.faults > 0 && state.late.is_none() {
@@ -302,7 +330,7 @@ impl Agents {
         mut stream: Stream,
         change: u8,
     ) -> (AgentState, Sent, u8) {
-        let partition = self.partition(change, stream.map);
+        let partition = self.partition(change, stream.raised);
         let sent = numbered(state, &mut stream, partition, change, false);
         stream.sent = change;
         stream.open = true;
@@ -316,18 +344,11 @@ impl Agents {
     /// The barrier in the old partition, in a transaction of its own.
     fn barrier(&self, state: &AgentState, agent: usize, mut stream: Stream) -> AgentState {
         let mut next = state.clone();
-        if !(self.is(Mutant::BarrierOfAnAbortedAttemptCounts) && next.maps > 0) {
-            next.maps += 1;
-        }
         let last = stream.sent;
-        let mut sent = numbered(state, &mut stream, 0, last, true);
-        sent.map = next.maps;
+        let sent = numbered(state, &mut stream, 0, last, true);
         // Marks that the barrier is open: no change has this number.
         stream.raise_at = Some(u8::MAX);
         stream.open = true;
-        if self.is(Mutant::MapUsedBeforeBarrierCommits) {
-            stream.map = next.maps;
-        }
         next.append(0, Item::Record(sent, Fate::Open));
         next.agents[agent] = Session::Streaming(stream);
         next
@@ -336,7 +357,7 @@ impl Agents {
     fn commit(&self, next: &mut AgentState, agent: usize, mut stream: Stream) {
         if stream.raise_at == Some(u8::MAX) {
             stream.raise_at = None;
-            stream.map = next.maps;
+            stream.raised = true;
         }
         next.end(Fate::Committed);
         next.progress = self.progress_of(&stream, &next.progress);
@@ -349,7 +370,7 @@ impl Agents {
         let mut progress = Progress {
             change: stream.sent,
             whole: self.whole(stream.sent).max(before.whole),
-            map: stream.map,
+            raised: stream.raised,
             ..*before
         };
         for (last, pseq) in progress.last.iter_mut().zip(stream.pseq) {
@@ -387,7 +408,6 @@ fn numbered(
         pseq: *pseq,
         predecessor,
         change,
-        map: stream.map,
         barrier,
     }
 }

@@ -34,7 +34,7 @@ pub(crate) struct Table {
     /// Which of the tables of this name.
     pub(crate) uuid: u8,
     /// Where its chains begin.
-    pub(crate) start: u8,
+    pub(crate) start: [u8; 2],
     /// The state property.
     pub(crate) frontier: [u8; 2],
     /// Whether the second partition is in the state.

@@ -14,6 +14,9 @@ use table_commit::RecordIdentity;
 
 use crate::agent::{Fate, Item, Sent};
 
+/// Version of the larger map.
+pub(crate) const RAISED: u32 = 2;
+
 /// A log as it is seen, in a form that can be compared.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Log {
@@ -75,10 +78,8 @@ pub(crate) struct Seen {
     pub(crate) identity: RecordIdentity,
     /// The change; 0 for a barrier.
     pub(crate) change: u8,
-    /// The map that chose its partition.
-    pub(crate) map: u8,
-    /// The map that begins behind it.
-    pub(crate) barrier: u8,
+    /// A larger map begins behind it.
+    pub(crate) barrier: bool,
     /// Which of the topic's lives it belongs to.
     pub(crate) life: u8,
 }
@@ -120,7 +121,7 @@ impl View {
                 let Predecessor { epoch, pseq } = header
                     .predecessor
                     .unwrap_or(Predecessor { epoch: 0, pseq: 0 });
-                let what = if seen.barrier > 0 {
+                let what = if seen.barrier {
                     "barrier".to_owned()
                 } else {
                     format!("change {}", seen.change)
@@ -143,7 +144,9 @@ fn show(offset: i64, sent: &Sent, life: u8) -> Seen {
     };
     let header = RecordHeader {
         kind: if sent.barrier {
-            RecordKind::Marker
+            RecordKind::Barrier {
+                map_version: RAISED,
+            }
         } else {
             RecordKind::Change
         },
@@ -160,8 +163,7 @@ fn show(offset: i64, sent: &Sent, life: u8) -> Seen {
             header: Some(header),
         },
         change: if sent.barrier { 0 } else { sent.change },
-        map: if sent.barrier { 0 } else { sent.map },
-        barrier: if sent.barrier { sent.map } else { 0 },
+        barrier: sent.barrier,
         life,
     }
 }

@@ -15,7 +15,7 @@ use crate::mutant::Mutant;
 use crate::rules::judged;
 use crate::search::{Fingerprint, Fingerprints, Violation};
 use crate::state::{CHAINS, Day, Faults, PLACES, State, Table};
-use crate::view::{Seen, View};
+use crate::view::{RAISED, Seen, View};
 
 /// What an intent says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,8 +26,6 @@ pub(crate) struct Body {
     /// Records of its partition whose rows it holds.
     pub(crate) rows: u32,
     pub(crate) schema: u8,
-    /// The newest map of its records.
-    pub(crate) map: u8,
     pub(crate) closed: bool,
     /// The table whose files it names.
     pub(crate) table: u8,
@@ -40,6 +38,8 @@ pub(crate) enum Stop {
     Gap(u8),
     Replaced(u8),
     NewIncarnation(u8, u32),
+    /// What follows is of another map.
+    Barrier(u8),
 }
 
 /// What of a batch is to be staged.
@@ -48,7 +48,6 @@ pub(crate) struct Slice {
     pub(crate) after: u8,
     pub(crate) rows: u32,
     pub(crate) schema: u8,
-    pub(crate) map: u8,
     pub(crate) needs_slot: bool,
     pub(crate) stop: Stop,
     /// The first record that a later frontier may not drop.
@@ -110,14 +109,26 @@ impl World {
         self.setup.has(family)
     }
 
+    /// Where the chains of a table begin: the second partition with the map that brought it.
+    pub(crate) fn start_of(&self, incarnation: u32) -> [u8; 2] {
+        let first = Frontier::start(incarnation);
+        let raised = self.has(Family::Map) && !self.is(Mutant::PartitionBeginsAtTheFirstMap);
+        let second = Frontier {
+            map_version: if raised { RAISED } else { 1 },
+            ..first
+        };
+        [self.number(first), self.number(second)]
+    }
+
     pub(crate) fn first(&self) -> State {
+        let start = self.start_of(1);
         State {
             acked: [0; 2],
             slots: [[0; PLACES]; CHAINS],
             table: Table {
                 uuid: 0,
-                start: 0,
-                frontier: [0; 2],
+                start,
+                frontier: start,
                 registered: !self.has(Family::Map),
                 schema: if self.has(Family::Schema) { 1 } else { 2 },
                 present: 0,
@@ -131,8 +142,8 @@ impl World {
             late_swap: None,
             day: Day {
                 table: 0,
-                committed: [0; 2],
-                end: [0; 2],
+                committed: start,
+                end: start,
             },
             faults: Faults::default(),
         }
@@ -227,19 +238,22 @@ impl World {
     fn cut(&self, partition: usize, tail: u8, from: u8, to: u8) -> Slice {
         let before = self.frontier(tail);
         let mut after = before;
-        let (mut rows, mut schema, mut map) = (0u32, 0, 0);
+        let (mut rows, mut schema) = (0u32, 0);
         let (mut stop, mut first) = (Stop::End, from);
         for index in from..to {
+            if after.map_version != before.map_version {
+                stop = Stop::Barrier(index);
+                break;
+            }
             let seen = &self.records(partition)[usize::from(index)];
             let verdict = judged(self.mutant, &after, &seen.identity);
             match verdict {
                 Verdict::Accept { row } => {
                     rows |= u32::from(row) << index;
-                    map = map.max(seen.map);
                     if let Some(header) = seen.identity.header.filter(|_| row) {
                         schema = schema.max(header.schema_version as u8);
                     }
-                    if !row && seen.barrier == 0 && self.is(Mutant::DuplicateDoesNotMove) {
+                    if !row && !seen.barrier && self.is(Mutant::DuplicateDoesNotMove) {
                         after.offset = seen.identity.offset + 1;
                         continue;
                     }
@@ -268,20 +282,10 @@ impl World {
             after: self.number(after),
             rows,
             schema,
-            map,
             needs_slot: needs_slot && !(rows == 0 && self.is(Mutant::BatchWithoutRowsWinsNoSlot)),
             stop,
             first,
         }
-    }
-
-    /// Whether a frontier of the first partition is past the barrier of a map.
-    pub(crate) fn is_past_barrier(&self, frontier: u8, map: u8) -> bool {
-        let frontier = self.frontier(frontier);
-        let barriers = self.records(0).iter().filter(|seen| seen.barrier == map);
-        barriers.into_iter().any(|seen| {
-            (frontier.incarnation, frontier.offset) > (incarnation(seen), seen.identity.offset)
-        })
     }
 
     /// A state at rest without the numbers, which each search gives in its own order.
@@ -305,7 +309,7 @@ impl World {
             ..
         } = state;
         let unnumbered = Table {
-            start: 0,
+            start: [0; 2],
             frontier: [0; 2],
             before: None,
             ..*table
@@ -315,7 +319,7 @@ impl World {
             .map(|(before, present)| (frontiers(before), present));
         let table = (
             unnumbered,
-            self.frontier(table.start),
+            frontiers(table.start),
             frontiers(table.frontier),
             before,
         );
