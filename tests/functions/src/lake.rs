@@ -1,6 +1,6 @@
 //! Reads a table as any reader would: head, manifests, Parquet files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 use iceberg::spec::{Manifest, ManifestList, TableMetadata};
@@ -13,28 +13,58 @@ pub type Row = BTreeMap<String, String>;
 /// What a reader stumbles over, in words.
 pub type Unreadable = String;
 
-/// The data files that the head names, in the order of its manifests.
+/// Manifests that were read before, each with its bytes: one that still has them is not decoded again.
+#[derive(Debug, Default)]
+pub struct Manifests(HashMap<String, (Bytes, Vec<String>)>);
+
+impl Manifests {
+    /// The data files that the head names, in the order of its manifests.
+    ///
+    /// # Errors
+    /// [`Unreadable`] if a manifest is not there or cannot be read.
+    pub async fn data_files(
+        &mut self,
+        store: &dyn ObjectStore,
+        metadata: &TableMetadata,
+    ) -> Result<Vec<String>, Unreadable> {
+        let mut files = Vec::new();
+        let Some(head) = metadata.current_snapshot() else {
+            return Ok(files);
+        };
+        let list = read(store, head.manifest_list()).await?;
+        let list = ManifestList::parse_with_version(&list, metadata.format_version())
+            .map_err(|error| error.to_string())?;
+        for manifest in list.entries() {
+            let path = &manifest.manifest_path;
+            let bytes = read(store, path).await?;
+            match self.0.get(path) {
+                Some((known, named)) if *known == bytes => files.extend(named.iter().cloned()),
+                Some(_) | None => {
+                    let named = live_files(&bytes)?;
+                    files.extend(named.iter().cloned());
+                    self.0.insert(path.clone(), (bytes, named));
+                }
+            }
+        }
+        Ok(files)
+    }
+}
+
+fn live_files(manifest: &Bytes) -> Result<Vec<String>, Unreadable> {
+    let manifest = Manifest::parse_avro(manifest).map_err(|error| error.to_string())?;
+    let live = manifest.entries().iter().filter(|entry| entry.is_alive());
+    Ok(live.map(|entry| entry.file_path().to_owned()).collect())
+}
+
+/// [`Manifests::data_files`], of manifests that were never read before.
 ///
 /// # Errors
-/// [`Unreadable`] if a manifest is not there or cannot be read.
+/// Those of [`Manifests::data_files`].
 pub async fn data_files(
     store: &dyn ObjectStore,
     metadata: &TableMetadata,
 ) -> Result<Vec<String>, Unreadable> {
-    let mut files = Vec::new();
-    let Some(head) = metadata.current_snapshot() else {
-        return Ok(files);
-    };
-    let list = read(store, head.manifest_list()).await?;
-    let list = ManifestList::parse_with_version(&list, metadata.format_version())
-        .map_err(|error| error.to_string())?;
-    for manifest in list.entries() {
-        let bytes = read(store, &manifest.manifest_path).await?;
-        let manifest = Manifest::parse_avro(&bytes).map_err(|error| error.to_string())?;
-        let live = manifest.entries().iter().filter(|entry| entry.is_alive());
-        files.extend(live.map(|entry| entry.file_path().to_owned()));
-    }
-    Ok(files)
+    Manifests::default().data_files(store, metadata).await
 }
 
 /// The rows of one data file.

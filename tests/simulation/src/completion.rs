@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use change_event::Clock as _;
+use change_event::{Clock as _, IdSource as _};
 use futures_util::FutureExt as _;
-use iceberg::spec::TableMetadata;
+use iceberg::spec::{MAIN_BRANCH, Operation, Snapshot, Summary, TableMetadata};
 use object_io::{ObjectStore as _, PutOutcome};
 use source_postgres::Frame;
 use table_commit::{Catalog as _, CreateOutcome, SwapOutcome, TableName};
@@ -108,6 +108,10 @@ impl World {
     fn happen(&mut self, process: ProcessId, op: Op) -> Result<Answer, String> {
         Ok(match op {
             Op::Get(key) => Answer::Object(now(self.store.get(&key)).unwrap_or_default()),
+            Op::PutNew(key, body) if self.late_overwrites && process == ProcessId::MAX => {
+                drop(now(self.store.put(&key, body)));
+                Answer::Done
+            }
             Op::PutNew(key, body) => {
                 let outcome = now(self.store.put_if_absent(&key, body));
                 Answer::Put(outcome.unwrap_or(PutOutcome::Unknown))
@@ -312,7 +316,7 @@ impl World {
         Ok(())
     }
 
-    /// Another engine sets a property of a table.
+    /// Another engine commits to a table: a property, and in every other case a snapshot of the same files.
     pub(crate) fn foreign_commit(&mut self) -> Result<(), String> {
         let number = self.choices.index(Stream::Schedule, self.setup.tables);
         let table = TableName {
@@ -332,8 +336,16 @@ impl World {
             .as_ref()
             .clone()
             .into_builder(Some(pointer.metadata_location.clone()));
+        let head = metadata.current_snapshot();
+        let head = head.filter(|_| self.choices.chance(Stream::Schedule, 50));
+        let builder = match head {
+            Some(head) => {
+                builder.set_branch_snapshot(self.same_files(&metadata, head), MAIN_BRANCH)
+            }
+            None => Ok(builder),
+        };
         let built = builder
-            .set_properties(properties)
+            .and_then(|builder| builder.set_properties(properties))
             .and_then(iceberg::spec::TableMetadataBuilder::build)
             .map_err(|error| error.to_string())?;
         let body = serde_json::to_vec(&built.metadata).map_err(|error| error.to_string())?;
@@ -347,6 +359,28 @@ impl World {
             .swap(&table, &pointer, &location, &metadata)));
         self.heads.insert(table, metadata);
         Ok(())
+    }
+}
+
+impl World {
+    /// What another engine's snapshot looks like that added nothing: no state of ours in its summary.
+    fn same_files(&self, metadata: &TableMetadata, head: &Snapshot) -> Snapshot {
+        let summary = Summary {
+            operation: Operation::Replace,
+            additional_properties: HashMap::new(),
+        };
+        let snapshot = Snapshot::builder()
+            .with_snapshot_id(self.ids.next_snapshot_id())
+            .with_parent_snapshot_id(Some(head.snapshot_id()))
+            .with_sequence_number(metadata.next_sequence_number())
+            .with_timestamp_ms(self.clock.now_ms().max(metadata.last_updated_ms()))
+            .with_manifest_list(head.manifest_list())
+            .with_schema_id(metadata.current_schema_id())
+            .with_summary(summary);
+        match head.row_range() {
+            Some(_) => snapshot.with_row_range(metadata.next_row_id(), 0).build(),
+            None => snapshot.build(),
+        }
     }
 }
 

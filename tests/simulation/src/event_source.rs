@@ -137,6 +137,15 @@ impl EventSource {
         }
     }
 
+    fn set_ahead(&mut self, place: &Place, offset: usize) {
+        self.committed.insert(place.clone(), offset);
+        for poller in &mut self.pollers {
+            if let Some(known) = poller.positions.get_mut(place) {
+                *known = offset.max(*known);
+            }
+        }
+    }
+
     /// Gives a batch up that a process has: its partitions are polled again from where they were.
     pub(crate) fn give_up(&mut self, process: ProcessId) {
         for poller in &mut self.pollers {
@@ -207,6 +216,32 @@ impl World {
     pub(crate) fn batch_answered(&mut self, process: ProcessId, response: &KafkaBatchResponse) {
         let lost = self.choices.fault(100).is_some();
         self.event_source.answered(process, response, lost);
+    }
+
+    /// The group's offset is set ahead, past one record that it did not take yet.
+    pub(crate) fn rob(&mut self) {
+        let log = Arc::clone(&self.log);
+        let log = log.lock().expect("not poisoned");
+        let places: Vec<(Place, usize)> = self
+            .event_source
+            .committed
+            .iter()
+            .filter_map(|(place, offset)| {
+                let (next, _) = log.read(place, *offset, 1, true).into_iter().next()?;
+                Some((place.clone(), next + 1))
+            })
+            .collect();
+        if places.is_empty() {
+            return;
+        }
+        let (place, next) = places[self.choices.index(Stream::Schedule, places.len())].clone();
+        self.trace
+            .line(format_args!("{place:?} is set ahead to {next}"));
+        self.robbed = self
+            .names
+            .iter()
+            .position(|name| place.0.ends_with(&format!(".{}", name.table_name)));
+        self.event_source.set_ahead(&place, next);
     }
 
     /// The group is balanced anew.

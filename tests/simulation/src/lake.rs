@@ -3,20 +3,22 @@
 //! # Invariants
 //! - A row is read from the file that the snapshot names, not from what somebody remembers to have written.
 //! - After every commit: no row twice, none that the source does not know, no file gone, no change of a key before an earlier
-//!   one. At the end: every row.
+//!   one. At the end: every row, and every file still there.
+//! - Of records that were taken away, nothing may be silent but the last of a key: what follows shows that they are missing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use functions::lake::{Row, data_files, file_rows};
+use functions::lake::{Manifests, Row, file_rows};
 use futures_util::FutureExt as _;
 use iceberg::spec::TableMetadata;
-use object_io::MemoryStore;
+use object_io::{MemoryStore, ObjectStore as _};
 
 use crate::source::Expected;
 
 /// What one table holds so far.
 #[derive(Debug, Default)]
 struct Held {
+    manifests: Manifests,
     files: HashSet<String>,
     /// Last position by key.
     last: HashMap<i64, String>,
@@ -65,7 +67,8 @@ impl Model {
         metadata: &TableMetadata,
         store: &MemoryStore,
     ) -> Result<(), String> {
-        let files = now(data_files(store, metadata))?;
+        let held = self.held.entry(table).or_default();
+        let files = now(held.manifests.data_files(store, metadata))?;
         let count = files.len();
         let live: HashSet<String> = files.into_iter().collect();
         if live.len() != count {
@@ -73,7 +76,6 @@ impl Model {
                 "table {table}: a data file stands twice in a snapshot"
             ));
         }
-        let held = self.held.entry(table).or_default();
         if let Some(gone) = held.files.difference(&live).next() {
             return Err(format!("table {table}: {gone} left the table"));
         }
@@ -115,14 +117,31 @@ impl Model {
         Ok(())
     }
 
-    /// Looks whether every row is there.
+    /// Looks whether every row is there; where records of a table were taken away, whether nothing of it came after.
     ///
     /// # Errors
-    /// The first that is missing.
-    pub(crate) fn complete(&self) -> Result<(), String> {
+    /// The first that is missing, or a file that has gone.
+    pub(crate) fn complete(
+        &self,
+        store: &MemoryStore,
+        robbed: Option<usize>,
+    ) -> Result<(), String> {
+        for file in self.held.values().flat_map(|held| &held.files) {
+            let key = file.strip_prefix(store.uri_prefix()).unwrap_or(file);
+            if !matches!(store.get(key).now_or_never(), Some(Ok(Some(_)))) {
+                return Err(format!("{file} is named and is not there"));
+            }
+        }
         let missing = self.expected.values().filter(|(_, seen)| !seen);
-        let first = missing.map(|(row, _)| (row.table, &row.position)).min();
-        match first {
+        let noticed = |row: &Expected| {
+            let last = self
+                .held
+                .get(&row.table)
+                .and_then(|held| held.last.get(&row.id));
+            robbed != Some(row.table) || last.is_some_and(|last| *last > row.position)
+        };
+        let owed = missing.map(|(row, _)| row).filter(|row| noticed(row));
+        match owed.map(|row| (row.table, &row.position)).min() {
             None => Ok(()),
             Some((table, position)) => Err(format!(
                 "table {table}, position {position}: a row that never came"

@@ -17,6 +17,9 @@ struct Arguments {
     /// The first of them.
     #[arg(long, default_value_t = 1)]
     from: u64,
+    /// A store that is not what it promises: what comes late overwrites.
+    #[arg(long, hide = true)]
+    late_overwrites: bool,
     /// Print the trace of the first seed.
     #[arg(long)]
     trace: bool,
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
         let request = Request {
             seed,
             keep_lines: arguments.trace,
+            late_overwrites: arguments.late_overwrites,
             ..Request::default()
         };
         let outcome = run(&request);

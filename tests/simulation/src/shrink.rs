@@ -32,7 +32,8 @@ pub fn shrink(failing: &Request) -> Shrunk {
         let outcome = run(request);
         outcome.violation.is_some().then_some(outcome)
     };
-    for transactions in [1, 2, 3, 5, 8, 12, 20, 30] {
+    let fewer = [1, 2, 3, 5, 8, 12, 20].into_iter();
+    for transactions in fewer.take_while(|fewer| *fewer < outcome.transactions) {
         let request = Request {
             transactions: Some(transactions),
             ..best.clone()
@@ -44,6 +45,7 @@ pub fn shrink(failing: &Request) -> Shrunk {
     }
     let mut chunk = outcome.struck.len().max(1);
     loop {
+        let before = best.left_out.len();
         let mut start = 0;
         while start < outcome.struck.len() && runs < RUNS_MAX {
             let dropped = outcome.struck.iter().skip(start).take(chunk).copied();
@@ -57,10 +59,11 @@ pub fn shrink(failing: &Request) -> Shrunk {
                 None => start += chunk,
             }
         }
-        if chunk == 1 || runs >= RUNS_MAX {
+        // At the end no fault that is left can be left out.
+        if runs >= RUNS_MAX || (chunk == 1 && best.left_out.len() == before) {
             break;
         }
-        chunk /= 2;
+        chunk = (chunk / 2).max(1);
     }
     best.keep_lines = true;
     Shrunk {

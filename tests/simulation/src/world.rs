@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use capture_agent::tables::CapturedName;
 use change_event::partition::PartitionMap;
 use change_event::{Clock, TopicRegistration, layout, naming};
+use function_kit::Metric;
 use futures_util::FutureExt as _;
 use iceberg::spec::TableMetadata;
 use object_io::{MemoryStore, ObjectStore as _};
@@ -57,12 +58,14 @@ pub(crate) struct Setup {
     pub limits: Limits,
     /// Records of a partition in a payload.
     pub batch_max: u64,
+    /// The group is set ahead once, past a record that nobody read.
+    pub robs: bool,
 }
 
 impl Setup {
     fn draw(choices: &mut Choices, transactions: Option<usize>) -> Self {
         let mut one_of = |of: &[u64]| choices.one_of(Stream::Setup, of);
-        let drawn = one_of(&[15, 25, 40]);
+        let drawn = one_of(&[5, 8, 12, 25]);
         let small = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
         Self {
             tables: small(one_of(&[1, 1, 2])),
@@ -82,6 +85,7 @@ impl Setup {
                 ..Limits::default()
             },
             batch_max: one_of(&[1, 3, 8, 20]),
+            robs: one_of(&[0, 0, 0, 0, 0, 0, 0, 1]) == 1,
         }
     }
 }
@@ -123,6 +127,9 @@ pub(crate) struct World {
     /// Callers of functions/ddl by the process that works for them.
     pub(crate) callers: BTreeMap<ProcessId, crate::calls::Pending>,
     pub(crate) jumped_minutes: i64,
+    /// The table of which a record was taken away: from then on a gap is no false alarm.
+    pub(crate) robbed: Option<usize>,
+    pub(crate) late_overwrites: bool,
     pub(crate) steps: u64,
 }
 
@@ -135,6 +142,8 @@ pub struct Outcome {
     pub hash: u64,
     /// Rows in the lake.
     pub rows: usize,
+    /// Source transactions.
+    pub transactions: usize,
     /// What is wrong, if anything is.
     pub violation: Option<String>,
     /// Numbers of the faults that struck.
@@ -152,6 +161,8 @@ pub struct Request {
     pub left_out: BTreeSet<u64>,
     /// Source transactions, instead of the number drawn.
     pub transactions: Option<usize>,
+    /// A store that is not what it promises: a create-only write that comes late overwrites. To show that it is seen, and shrunk.
+    pub late_overwrites: bool,
     /// Keep the trace's lines.
     pub keep_lines: bool,
 }
@@ -165,6 +176,7 @@ pub fn run(request: &Request) -> Outcome {
         steps: world.steps,
         hash: world.trace.hash(),
         rows: world.model.row_count(),
+        transactions: world.setup.transactions,
         violation,
         struck: world.choices.struck().to_vec(),
         lines: world.trace.lines(),
@@ -218,6 +230,8 @@ impl World {
             late: Vec::new(),
             callers: BTreeMap::new(),
             jumped_minutes: 0,
+            robbed: None,
+            late_overwrites: request.late_overwrites,
             steps: 0,
         };
         world.register();
@@ -267,6 +281,9 @@ impl World {
         while turns < turns_max && !self.is_done() {
             turns += 1;
             self.turn()?;
+            if self.gap_is_seen() {
+                return Ok(());
+            }
         }
         self.begin_calm()?;
         let mut turns = 0;
@@ -276,14 +293,35 @@ impl World {
                 return Err("nothing fails any more, and it does not come to its end".to_owned());
             }
             self.turn()?;
+            if self.gap_is_seen() {
+                return Ok(());
+            }
         }
         self.finish()
+    }
+
+    /// A record was taken away, and an alarm says so: the partition stands still from here on.
+    fn gap_is_seen(&self) -> bool {
+        self.robbed.is_some() && self.alarms.first().is_some()
+    }
+
+    /// Any alarm is false, but for a gap where a record was taken away.
+    fn false_alarm(&self) -> Result<(), String> {
+        match self.alarms.first() {
+            Some(alarm) if self.robbed.is_none() || !alarm.contains(Metric::GapsTotal.name()) => {
+                Err(format!("a false alarm: {alarm}"))
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// One turn: perhaps a disruption, and something that happens.
     fn turn(&mut self) -> Result<(), String> {
         if let Some(kind) = self.choices.fault(self.setup.disrupted) {
             self.disrupt(kind)?;
+        }
+        if self.setup.robs && self.robbed.is_none() && self.choices.fault(20).is_some() {
+            self.rob();
         }
         if self.choices.chance(Stream::Schedule, 2) {
             self.thaw_one()?;
@@ -308,10 +346,7 @@ impl World {
                 || self.broker_works()
                 || self.time_passes()?;
         }
-        match self.alarms.first() {
-            Some(alarm) => Err(format!("a false alarm: {alarm}")),
-            None => Ok(()),
-        }
+        self.false_alarm()
     }
 
     /// A moment passes, for every clock.
@@ -370,9 +405,10 @@ impl World {
                 self.time_passes()?;
             }
         }
-        if let Some(alarm) = self.alarms.first() {
-            return Err(format!("a false alarm: {alarm}"));
+        self.false_alarm()?;
+        if self.gap_is_seen() {
+            return Ok(());
         }
-        self.model.complete()
+        self.model.complete(&self.store, self.robbed)
     }
 }

@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use change_event::{IdSource, RandomIds};
-use simulation::{Request, run};
+use simulation::{Request, run, shrink};
 
 /// What `./dev test` gives it; a release build runs far more in the same time.
 const BUDGET: Duration = Duration::from_secs(45);
@@ -38,6 +38,36 @@ fn another_seed_gives_another_trace() {
         .hash
     };
     assert_ne!(hash(1), hash(2));
+}
+
+#[test]
+fn schedule_that_fails_is_shrunk_to_the_faults_that_it_needs() {
+    let flawed = |seed| Request {
+        seed,
+        transactions: Some(5),
+        late_overwrites: true,
+        ..Request::default()
+    };
+    let failing = (1..).map(flawed).find(|of| run(of).violation.is_some());
+    let failing = failing.unwrap();
+    let struck = run(&failing).struck.len();
+
+    let shrunk = shrink(&failing);
+    let left = &shrunk.outcome.struck;
+    assert!(shrunk.outcome.violation.is_some());
+    assert!(left.len() < struck, "{} of {struck} faults", left.len());
+    assert!(!shrunk.outcome.lines.is_empty(), "the schedule is printed");
+    for fault in left {
+        let mut without = shrunk.request.clone();
+        without.left_out.insert(*fault);
+        let outcome = run(&without);
+        assert_eq!(outcome.violation, None, "fault {fault} can be left out");
+    }
+    let sound = Request {
+        late_overwrites: false,
+        ..shrunk.request.clone()
+    };
+    assert_eq!(run(&sound).violation, None, "the flaw is what is seen");
 }
 
 #[test]
