@@ -20,6 +20,9 @@ struct Arguments {
     /// A store that is not what it promises: what comes late overwrites.
     #[arg(long, hide = true)]
     late_overwrites: bool,
+    /// Source transactions of each, instead of a number that is drawn.
+    #[arg(long)]
+    transactions: Option<usize>,
     /// Print the trace of the first seed.
     #[arg(long)]
     trace: bool,
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
             seed,
             keep_lines: arguments.trace,
             late_overwrites: arguments.late_overwrites,
+            transactions: arguments.transactions,
             ..Request::default()
         };
         let outcome = run(&request);
