@@ -281,7 +281,7 @@ impl Connection {
     /// # Errors
     /// [`SourceError::SlotExists`], [`SourceError::NoFreeSlot`], [`SourceError::RightMissing`] (Halt) and others.
     pub async fn create_slot(&mut self, slot: &str) -> Result<CreatedSlot, SourceError> {
-        // Keywords without parentheses are what 14 knows. Since 17 standbys may keep a copy of the slot, if it asks for it.
+        // Since 17 standbys may keep a copy of the slot, if it asks for it.
         let rows = self
             .query("SELECT current_setting('server_version_num')::int >= 170000 AND NOT pg_is_in_recovery()")
             .await?;
@@ -290,8 +290,27 @@ impl Connection {
         } else {
             "EXPORT_SNAPSHOT"
         };
+        self.create_slot_as(slot, "", options).await
+    }
+
+    /// Likewise, for a slot that ends with this connection: it is made for its snapshot and the position of that, not to stream.
+    ///
+    /// # Errors
+    /// As [`Connection::create_slot`].
+    pub async fn create_temporary_slot(&mut self, slot: &str) -> Result<CreatedSlot, SourceError> {
+        self.create_slot_as(slot, "TEMPORARY ", "EXPORT_SNAPSHOT")
+            .await
+    }
+
+    async fn create_slot_as(
+        &mut self,
+        slot: &str,
+        temporary: &str,
+        options: &str,
+    ) -> Result<CreatedSlot, SourceError> {
+        // Keywords without parentheses are what 14 knows.
         let sql = format!(
-            "CREATE_REPLICATION_SLOT {} LOGICAL pgoutput {options}",
+            "CREATE_REPLICATION_SLOT {} {temporary}LOGICAL pgoutput {options}",
             quote_identifier(slot)
         );
         let rows = self.command(&sql, Answering::CreateSlot { slot }).await?;

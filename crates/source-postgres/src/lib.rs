@@ -35,5 +35,5 @@ pub use config::{ConnectOptions, Password, SslMode};
 pub use copy::TableCopy;
 pub use decode::{DecodeError, Message, OldTuple, RelationMessage, ReplicaIdentity, Tuple};
 pub use error::{ServerMessage, SourceError};
-pub use preflight::{CaptureRequest, Problem, ProblemKind, preflight};
+pub use preflight::{CaptureRequest, Problem, ProblemKind, preflight, table_preflight};
 pub use stream::{Acknowledger, Frame, ReplicationStream};

@@ -132,6 +132,17 @@ pub async fn preflight(
     Ok(problems)
 }
 
+/// What keeps one table from being captured; empty if nothing does.
+///
+/// # Errors
+/// As [`crate::Connection::query`]; a problem is no error.
+pub async fn table_preflight(
+    catalog: &mut Catalog,
+    table: &CatalogTable,
+) -> Result<Vec<Problem>, SourceError> {
+    Ok(table_problems(table, &catalog.server_facts().await?))
+}
+
 fn server_problems(facts: &ServerFacts) -> Vec<Problem> {
     let mut found = Vec::new();
     let major = facts.version_number / 10_000;

@@ -3,7 +3,7 @@
 //! Flow: **here** -> `preflight`, `relation`, the agent's start-up.
 //!
 //! # Invariants
-//! - Only [`Catalog::ensure_publication`] changes anything.
+//! - Only [`Catalog::ensure_publication`] and [`Catalog::publish`] change anything.
 //! - Generated columns are listed, but are not live: `pgoutput` does not send them and a copy does not read them.
 //!
 //! # Source
@@ -18,7 +18,7 @@ pub use publication::{PublicationChange, PublicationState};
 pub use server::ServerFacts;
 pub use slot::{SlotState, WalStatus};
 pub(crate) use table::read_table;
-pub use table::{CatalogColumn, CatalogTable, TableKind, TableName, TablePattern};
+pub use table::{CatalogColumn, CatalogTable, NamedTable, TableKind, TableName, TablePattern};
 
 use change_event::Lsn;
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::catalog::{Catalog, TableName};
+use crate::catalog::{Catalog, CatalogTable, TableKind, TableName};
 use crate::client::{first, quote_identifier, quote_literal};
 use crate::error::SourceError;
 
@@ -37,6 +37,9 @@ pub struct PublicationChange {
 /// Partitions are published as their root, so that moving a row between them stays inside of one table.
 const OPTIONS: &str =
     "(publish = 'insert, update, delete, truncate', publish_via_partition_root = true)";
+
+/// How long a table's writers may keep it from being published: others that want to write wait behind us.
+const LOCK_TIMEOUT: &str = "2s";
 
 impl Catalog {
     /// The publication; `None` if there is none of this name.
@@ -88,6 +91,38 @@ impl Catalog {
             filtered,
             tables,
         }))
+    }
+
+    /// Adds a table to the publication of a stream that runs; nothing is written if it is in it.
+    ///
+    /// Writers of the table are waited for, and kept out until it is done. So no transaction has changes of the table on both sides:
+    /// the stream would give some of them or not, by what the server happens to remember, and the numbers of all its changes with them.
+    ///
+    /// # Errors
+    /// [`SourceError::RightMissing`] (Halt); [`SourceError::Server`] (Retry) if the writers did not end within two seconds.
+    pub async fn publish(
+        &mut self,
+        publication: &str,
+        table: &CatalogTable,
+    ) -> Result<(), SourceError> {
+        let state = self.publication(publication).await?;
+        if state.is_some_and(|state| state.wide || state.tables.contains(&table.name)) {
+            return Ok(());
+        }
+        let (name, quoted) = (quote_identifier(publication), table.name.quoted());
+        // Rows of tables that inherit from a plain one are not its rows; whoever writes into a partition locks only that.
+        let only = match table.kind {
+            TableKind::Plain => "ONLY ",
+            TableKind::Partitioned => "",
+        };
+        // Several statements in one query are one transaction.
+        self.query(&format!(
+            "SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; \
+             LOCK TABLE {only}{quoted} IN SHARE ROW EXCLUSIVE MODE; \
+             ALTER PUBLICATION {name} ADD TABLE ONLY {quoted}"
+        ))
+        .await?;
+        Ok(())
     }
 
     /// Makes the publication publish exactly `tables`; creates it if need be. Nothing is written if it does so already.

@@ -87,6 +87,15 @@ impl fmt::Display for TablePattern {
     }
 }
 
+/// A table by its number, and the name that it has now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedTable {
+    /// Its number.
+    pub oid: u32,
+    /// Its name.
+    pub name: TableName,
+}
+
 /// How a table stores rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TableKind {
@@ -177,25 +186,47 @@ impl Catalog {
         &mut self,
         patterns: &[TablePattern],
     ) -> Result<Vec<CatalogTable>, SourceError> {
-        let conditions: Vec<String> = patterns
-            .iter()
-            .map(|pattern| {
-                let schema = quote_literal(&pattern.schema);
-                match &pattern.table {
-                    Some(table) => {
-                        format!(
-                            "(n.nspname = {schema} AND c.relname = {})",
-                            quote_literal(table)
-                        )
-                    }
-                    None => format!("(n.nspname = {schema} AND NOT c.relispartition)"),
-                }
-            })
-            .collect();
+        let conditions = conditions(patterns);
         if conditions.is_empty() {
             return Ok(Vec::new());
         }
         read_tables(&mut self.connection, &conditions.join(" OR ")).await
+    }
+
+    /// Numbers and names of the tables that any of the patterns includes, and of those of the given numbers: what a look from time
+    /// to time needs, at the price of one row a table.
+    ///
+    /// # Errors
+    /// As [`Connection::query`].
+    pub async fn named_tables(
+        &mut self,
+        patterns: &[TablePattern],
+        oids: &[u32],
+    ) -> Result<Vec<NamedTable>, SourceError> {
+        let mut conditions = conditions(patterns);
+        if !oids.is_empty() {
+            let list: Vec<String> = oids.iter().map(u32::to_string).collect();
+            conditions.push(format!("c.oid IN ({})", list.join(", ")));
+        }
+        if conditions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let sql = format!(
+            "SELECT c.oid, n.nspname, c.relname
+             FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND ({})
+             ORDER BY n.nspname, c.relname",
+            conditions.join(" OR ")
+        );
+        let rows = self.connection.query(&sql).await?;
+        rows.iter()
+            .map(|row| {
+                Ok(NamedTable {
+                    oid: row.parse(0)?,
+                    name: TableName::new(row.text(1)?, row.text(2)?),
+                })
+            })
+            .collect()
     }
 
     /// One table; `None` if there is none of this name.
@@ -215,6 +246,21 @@ impl Catalog {
             .await?
             .pop())
     }
+}
+
+/// What a table of `pg_class c` and `pg_namespace n` has to be, one alternative for each pattern.
+fn conditions(patterns: &[TablePattern]) -> Vec<String> {
+    let condition = |pattern: &TablePattern| {
+        let schema = quote_literal(&pattern.schema);
+        match &pattern.table {
+            Some(table) => format!(
+                "(n.nspname = {schema} AND c.relname = {})",
+                quote_literal(table)
+            ),
+            None => format!("(n.nspname = {schema} AND NOT c.relispartition)"),
+        }
+    };
+    patterns.iter().map(condition).collect()
 }
 
 /// One table, on any connection: a copy asks inside of its snapshot.
