@@ -11,9 +11,11 @@ use std::time::Duration;
 use source_postgres::ReplicationStream;
 use tokio::time::Instant;
 
+use crate::asks::{Ask, Asks};
 use crate::context::Context;
 use crate::error::AgentError;
 use crate::frames::Frames;
+use crate::progress::Progress;
 use crate::status::AgentState;
 
 /// Frames handled between two looks at the clock.
@@ -40,6 +42,10 @@ pub struct Capture {
     pub frames: Frames,
     /// Epoch of the session.
     pub epoch: u64,
+    /// Where every topic stood when the session began, for a table that is taken in later.
+    pub progress: Progress,
+    /// What the copier asks.
+    pub asks: Asks,
 }
 
 impl Capture {
@@ -59,6 +65,7 @@ impl Capture {
             if ended || self.context.is_stopping() {
                 break;
             }
+            self.answer_all().await?;
             // Nothing is buffered: wait for a frame, the end of the transaction, or the signal to stop.
             let unsaid = self.frames.outbox().has_unsaid();
             let idle = if unsaid {
@@ -72,6 +79,7 @@ impl Capture {
                 biased;
                 () = stopping.stopping() => break,
                 frame = stream.next() => self.frames.handle(frame?).await?,
+                ask = self.asks.next() => self.answer(ask).await?,
                 () = tokio::time::sleep_until(wake) => {
                     if self.frames.outbox().is_open() {
                         self.frames.commit().await?;
@@ -114,6 +122,7 @@ impl Capture {
                 {
                     self.frames.commit().await?;
                 }
+                self.answer_all().await?;
                 if self.context.is_stopping() {
                     return Ok(true);
                 }
@@ -128,5 +137,41 @@ impl Capture {
             self.frames.commit().await?;
         }
         Ok(false)
+    }
+
+    /// Answers what the copier asked, and tells it how far the stream is.
+    async fn answer_all(&mut self) -> Result<(), AgentError> {
+        while let Some(ask) = self.asks.try_next() {
+            self.answer(ask).await?;
+        }
+        self.asks.passed(self.frames.outbox().reached().end_lsn);
+        Ok(())
+    }
+
+    /// Answers one question; who asked may be gone.
+    async fn answer(&mut self, ask: Ask) -> Result<(), AgentError> {
+        match ask {
+            Ask::Passed { lsn, done } => self.asks.wait(lsn, done),
+            Ask::TakeIn {
+                name,
+                registration,
+                done,
+            } => {
+                let (frames, progress) = (&mut self.frames, &self.progress);
+                let lane = frames.take_in(name, *registration, progress).await?;
+                let _asker_gone = done.send(lane);
+            }
+            Ask::Document {
+                oid,
+                observed,
+                position,
+                done,
+            } => drop(done.send(self.frames.document(oid, observed, position).await?)),
+            Ask::Announce { manifest, done } => {
+                self.frames.announce(&manifest).await?;
+                let _asker_gone = done.send(());
+            }
+        }
+        Ok(())
     }
 }

@@ -1,15 +1,15 @@
-//! The first copy of all tables, in the one snapshot that the slot exported.
+//! The copy of a table, and the first copy of all of them in the one snapshot that the slot exported.
 //!
 //! Flow: `TableCopy` rows -> Arrow -> Parquet files in the tables' locations -> **manifest of announcements** -> one
-//! Kafka transaction ([`announce`]). The state machine stands in `slot`.
+//! Kafka transaction ([`announce`]). The state machine of the first copy stands in `slot`, that of a later one in `recopy`.
 //!
 //! # Invariants
-//! - Nothing is announced before every table is copied and the manifest is written.
+//! - Nothing is announced before every table of the copy is copied and the manifest is written.
 //! - A file holds rows of one partition, so that an announcement in that partition covers exactly its keys.
 //! - A row's number is unique in its table; an announcement stands at the position of its last row.
 
 use change_event::layout;
-use change_event::{Cell, Lsn, Operation, Position, RecordKind};
+use change_event::{Cell, Lsn, Operation, Position, RecordKind, SourceSchema, TopicRegistration};
 use object_io::failpoint;
 use serde::{Deserialize, Serialize};
 use source_postgres::{ConnectOptions, SourceError, TableCopy, relation};
@@ -22,7 +22,7 @@ use crate::context::Context;
 use crate::error::AgentError;
 use crate::failpoints;
 use crate::quarantine::{self, RefusedChange, RefusedRow};
-use crate::tables::{CapturedName, Shape, Tables};
+use crate::tables::{CapturedName, CapturedTable, Shape, Tables};
 use crate::transaction::{LaneRecord, Outbox};
 
 /// Rows of a file at most.
@@ -46,6 +46,34 @@ pub struct CopyManifest {
     pub timeline: u32,
     /// The announcements, in the order of sending.
     pub announcements: Vec<Announced>,
+    /// This is no manifest, but the seal of a copy that was given up.
+    #[serde(default)]
+    pub abandoned: bool,
+}
+
+impl CopyManifest {
+    /// The seal of a copy that was given up.
+    #[must_use]
+    pub const fn abandoned(copy_id: u32) -> Self {
+        Self {
+            copy_id,
+            copy_lsn: Lsn(0),
+            system_id: String::new(),
+            timeline: 0,
+            announcements: Vec::new(),
+            abandoned: true,
+        }
+    }
+
+    /// Rows in the announced files.
+    #[must_use]
+    pub fn row_count(&self) -> u64 {
+        let files = self
+            .announcements
+            .iter()
+            .flat_map(|announced| &announced.announcement.files);
+        files.map(|file| file.row_count).sum()
+    }
 }
 
 /// One announcement and where it goes.
@@ -77,6 +105,14 @@ pub struct CopyPlan {
     pub snapshot: String,
 }
 
+impl CopyPlan {
+    /// Position of a row.
+    #[must_use]
+    pub const fn position(&self, row: u64) -> Position {
+        Position::copy(self.incarnation, self.copy_lsn, self.copy_id, 0, row)
+    }
+}
+
 /// Copies all tables; `None` if the agent was told to stop meanwhile.
 ///
 /// # Errors
@@ -93,28 +129,74 @@ pub async fn copy_tables(
     for name in names {
         let copy = TableCopy::begin(options, &plan.snapshot, &name.table()).await?;
         let observed = relation::observe_catalog(copy.table());
-        let position = Position::copy(plan.incarnation, plan.copy_lsn, plan.copy_id, 0, 0);
-        let Some((shape, lane)) = tables
-            .observe(context, name.oid, observed, position)
-            .await?
+        let position = plan.position(0);
+        let schema = tables
+            .document(context, name.oid, observed, position)
+            .await?;
+        let Some(target) = tables
+            .find(name.oid)
+            .and_then(|table| Target::of(table, outbox))
         else {
             return Err(AgentError::StreamOrder {
                 what: "a copy of a table that is not captured",
             });
         };
-        context.status.update(|snapshot| {
-            if let Some(table) = snapshot.tables.get_mut(lane) {
-                table.schema_version = shape.schema.version;
-                table.copied_rows = Some(0);
-            }
-        });
-        let mut files = TableFiles::new(context, plan, shape, outbox, lane, name)?;
-        if !files.copy(copy).await? {
-            return Ok(None);
+        match copy_table(context, plan, copy, schema, &target).await? {
+            Some(announced) => announcements.extend(announced),
+            None => return Ok(None),
         }
-        announcements.extend(files.announcements(context.config.limits.record_max_bytes)?);
     }
     Ok(Some(announcements))
+}
+
+/// Where the rows of a copied table go.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// The table.
+    pub name: CapturedName,
+    /// Index of its lane, and of its line on the status page.
+    pub lane: usize,
+    /// Its topic and lake table.
+    pub registration: TopicRegistration,
+}
+
+impl Target {
+    /// That of a captured table; `None` if the outbox has no lane for it.
+    #[must_use]
+    pub fn of<P: TransactionalProducer>(table: &CapturedTable, outbox: &Outbox<P>) -> Option<Self> {
+        Some(Self {
+            name: table.name.clone(),
+            lane: table.lane,
+            registration: outbox.lane(table.lane)?.registration.clone(),
+        })
+    }
+}
+
+/// Copies one table by the document of its shape; gives its announcements, or `None` if the agent was told to stop meanwhile.
+///
+/// # Errors
+/// As [`copy_tables`].
+pub async fn copy_table(
+    context: &Context,
+    plan: &CopyPlan,
+    copy: TableCopy,
+    schema: SourceSchema,
+    target: &Target,
+) -> Result<Option<Vec<Announced>>, AgentError> {
+    context.status.update(|snapshot| {
+        if let Some(table) = snapshot.tables.get_mut(target.lane) {
+            table.schema_version = schema.version;
+            table.copied_rows = Some(0);
+        }
+    });
+    let shape = Shape::new(schema, &context.config, &target.registration.topic);
+    let mut files = TableFiles::new(context, plan, shape, target);
+    if !files.copy(copy).await? {
+        return Ok(None);
+    }
+    files
+        .announcements(context.config.limits.record_max_bytes)
+        .map(Some)
 }
 
 /// Hands all announcements of a copy over, in the outbox's transaction.
@@ -164,7 +246,7 @@ struct PartitionFiles {
 struct TableFiles<'a> {
     context: &'a Context,
     plan: &'a CopyPlan,
-    shape: &'a Shape,
+    shape: Shape,
     lane: usize,
     topic: String,
     table: String,
@@ -176,26 +258,15 @@ struct TableFiles<'a> {
 }
 
 impl<'a> TableFiles<'a> {
-    fn new(
-        context: &'a Context,
-        plan: &'a CopyPlan,
-        shape: &'a Shape,
-        outbox: &Outbox,
-        lane: usize,
-        name: &CapturedName,
-    ) -> Result<Self, AgentError> {
-        let Some(registration) = outbox.lane(lane).map(|lane| &lane.registration) else {
-            return Err(AgentError::StreamOrder {
-                what: "a copy for no topic",
-            });
-        };
-        Ok(Self {
+    fn new(context: &'a Context, plan: &'a CopyPlan, shape: Shape, target: &Target) -> Self {
+        let registration = &target.registration;
+        Self {
             context,
             plan,
             shape,
-            lane,
+            lane: target.lane,
             topic: registration.topic.clone(),
-            table: name.table().to_string(),
+            table: target.name.table().to_string(),
             location: layout::table_location(&registration.lake_database, &registration.lake_table),
             partition_map: registration.partition_map.clone(),
             partitions: (0..registration.partition_map.partitions)
@@ -203,7 +274,7 @@ impl<'a> TableFiles<'a> {
                 .collect(),
             source_ts_us: context.clock.now_us(),
             row: 0,
-        })
+        }
     }
 
     /// Copies all rows; false if the agent was told to stop.
@@ -355,13 +426,7 @@ impl<'a> TableFiles<'a> {
     }
 
     const fn position(&self, row: u64) -> Position {
-        Position::copy(
-            self.plan.incarnation,
-            self.plan.copy_lsn,
-            self.plan.copy_id,
-            0,
-            row,
-        )
+        self.plan.position(row)
     }
 
     /// The announcements of all partitions that have rows, each small enough for a record.

@@ -6,6 +6,12 @@ pub const BEFORE_INIT_TRANSACTIONS: &str = "agent.before_init_transactions";
 pub const AFTER_INIT_TRANSACTIONS: &str = "agent.after_init_transactions";
 /// After an epoch is claimed, before its first record.
 pub const AFTER_EPOCH_CLAIM: &str = "agent.after_epoch_claim";
+/// After it is written that a new table is captured and owes a copy, before it is in the publication.
+pub const AFTER_COPY_OWED: &str = "agent.after_copy_owed";
+/// After a new table is in the publication, before its copy begins.
+pub const AFTER_TABLE_PUBLISHED: &str = "agent.after_table_published";
+/// After the number of a table copy is claimed.
+pub const AFTER_COPY_CLAIM: &str = "agent.after_copy_claim";
 /// After the slot is created, before a row is copied.
 pub const AFTER_SLOT_CREATED: &str = "agent.after_slot_created";
 /// After a data file of the table copy is written.
@@ -38,10 +44,13 @@ pub const AFTER_COMMIT: &str = "agent.after_commit";
 pub const AFTER_ACKNOWLEDGE: &str = "agent.after_acknowledge";
 
 /// All of them, for a test that goes through the list.
-pub const ALL: [&str; 18] = [
+pub const ALL: [&str; 21] = [
     BEFORE_INIT_TRANSACTIONS,
     AFTER_INIT_TRANSACTIONS,
     AFTER_EPOCH_CLAIM,
+    AFTER_COPY_OWED,
+    AFTER_TABLE_PUBLISHED,
+    AFTER_COPY_CLAIM,
     AFTER_SLOT_CREATED,
     AFTER_COPY_FILE_PUT,
     AFTER_COPY_MANIFEST_PUT,

@@ -9,9 +9,11 @@
 //! - Before the first change of a larger partition map stands its barrier, and before that everything is committed.
 //! - A Kafka transaction may end inside of a source transaction, but never inside of one message.
 
-use change_event::{Lsn, layout};
+use change_event::{Lsn, Position, layout};
 use object_io::failpoint;
-use source_postgres::{Acknowledger, Catalog, DecodeError, Frame, Message, SourceError, decode};
+use source_postgres::{
+    Acknowledger, Catalog, DecodeError, Frame, Message, RelationMessage, SourceError, decode,
+};
 
 use crate::broker::TransactionalProducer;
 use crate::context::Context;
@@ -28,9 +30,9 @@ use crate::truncates::{Events, TruncateOptions};
 /// The frames of one stream.
 #[derive(Debug)]
 pub struct Frames<P = Producer, C = Catalog> {
-    context: Context,
-    outbox: Outbox<P>,
-    tables: Tables,
+    pub(crate) context: Context,
+    pub(crate) outbox: Outbox<P>,
+    pub(crate) tables: Tables,
     events: Events,
     catalog: C,
     acknowledger: Acknowledger,
@@ -173,19 +175,28 @@ impl<P: TransactionalProducer, C: TableLookup> Frames<P, C> {
                 let position = self
                     .outbox
                     .position_of(transaction.commit_lsn, transaction.ordinal + 1);
-                let (tables, catalog) = (&mut self.tables, &mut self.catalog);
-                let known = tables
-                    .relation(&self.context, catalog, &relation, position)
-                    .await?;
-                if let Some((lane, version)) = known {
-                    self.context.status.update(|snapshot| {
-                        if let Some(table) = snapshot.tables.get_mut(lane) {
-                            table.schema_version = version;
-                        }
-                    });
-                }
+                self.relation(&relation, position).await?;
             }
             Message::Origin { .. } | Message::Type { .. } | Message::Logical { .. } => {}
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn relation(
+        &mut self,
+        relation: &RelationMessage,
+        position: Position,
+    ) -> Result<(), AgentError> {
+        let (tables, catalog) = (&mut self.tables, &mut self.catalog);
+        let known = tables
+            .relation(&self.context, catalog, relation, position)
+            .await?;
+        if let Some((lane, version)) = known {
+            self.context.status.update(|snapshot| {
+                if let Some(table) = snapshot.tables.get_mut(lane) {
+                    table.schema_version = version;
+                }
+            });
         }
         Ok(())
     }
@@ -264,7 +275,7 @@ impl<P: TransactionalProducer, C: TableLookup> Frames<P, C> {
 
     /// Writes the barriers that stand before what commits at `lsn`, if they are not there yet, in a transaction of their own:
     /// so nothing of the older map can come behind one, whether or not readers see what was aborted.
-    async fn barriers(&mut self, lsn: Lsn) -> Result<(), AgentError> {
+    pub(crate) async fn barriers(&mut self, lsn: Lsn) -> Result<(), AgentError> {
         if !self.outbox.has_due_barrier(lsn) {
             return Ok(());
         }

@@ -44,6 +44,10 @@ pub const SLOT_SAFE_BYTES: &str = "firn_agent_slot_safe_wal_bytes";
 pub const SLOT_SAFE_SECONDS: &str = "firn_agent_slot_safe_seconds";
 /// 1 if the slot is lost.
 pub const SLOT_LOST: &str = "firn_agent_slot_lost";
+/// Captured tables some of whose changes or rows are missing.
+pub const TROUBLED_TABLES: &str = "firn_agent_troubled_tables";
+/// Tables that match the configuration and cannot be captured.
+pub const UNCAPTURED_TABLES: &str = "firn_agent_uncaptured_tables";
 /// Age of the process.
 pub const UPTIME_SECONDS: &str = "firn_agent_uptime_seconds";
 
@@ -136,6 +140,20 @@ fn gauges(out: &mut Exposition, snapshot: &Snapshot, now_ms: i64) {
         SLOT_LOST,
         "1 if the slot is lost.",
         u8::from(slot.wal_status == "lost"),
+    );
+    let troubled = snapshot
+        .tables
+        .iter()
+        .filter(|table| table.problem.is_some());
+    out.gauge(
+        TROUBLED_TABLES,
+        "Captured tables some of whose changes or rows are missing.",
+        troubled.count(),
+    );
+    out.gauge(
+        UNCAPTURED_TABLES,
+        "Tables that match the configuration and cannot be captured.",
+        snapshot.not_captured.len(),
     );
     let uptime = (now_ms - snapshot.started_ms).max(0) / 1000;
     out.gauge(UPTIME_SECONDS, "Age of the process.", uptime);

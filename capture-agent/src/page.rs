@@ -146,6 +146,7 @@ fn tables(out: &mut String, snapshot: &Snapshot, now_ms: i64) {
             version => format!("v{version}"),
         };
         let copy = match table.copied_rows {
+            _ if table.dropped => "dropped at the source".to_owned(),
             Some(rows) if snapshot.state == AgentState::Copying => {
                 format!("{} rows so far", count(rows))
             }
@@ -174,9 +175,19 @@ fn tables(out: &mut String, snapshot: &Snapshot, now_ms: i64) {
     if !snapshot.not_captured.is_empty() {
         let _infallible = write!(
             out,
-            "<p class=\"dim\">Not captured, for they came after the first copy: {}</p>",
+            "<p class=\"dim\">Not captured: {}</p>",
             escape(&snapshot.not_captured.join(", "))
         );
+    }
+    for table in &snapshot.tables {
+        if let Some(problem) = &table.problem {
+            let _infallible = write!(
+                out,
+                "<p class=\"warn\">{}: {}</p>",
+                escape(&table.table),
+                escape(problem)
+            );
+        }
     }
     out.push_str("</section>");
 }

@@ -51,7 +51,7 @@ pub struct PositionRecord {
     pub end_lsn: Lsn,
     /// Epoch that wrote this.
     pub epoch: u64,
-    /// Number of the table copy that began this stream.
+    /// Number of the last table copy that was announced.
     pub copy_id: u32,
 }
 

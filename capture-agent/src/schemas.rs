@@ -60,6 +60,18 @@ impl SchemaBook {
             .find(|document| document.position <= position)
     }
 
+    /// Whether a shape at `position` is that of the document there, or of the one that `streamed` names.
+    #[must_use]
+    pub fn has(
+        &self,
+        observed: &ObservedTable,
+        position: Position,
+        streamed: &SourceSchema,
+    ) -> bool {
+        let held = self.at(position);
+        held.is_some_and(|held| describes(held, observed)) || describes(streamed, observed)
+    }
+
     /// The document for a shape first seen at `position`, published if it is new.
     ///
     /// # Errors
@@ -211,6 +223,22 @@ mod tests {
             3
         );
         assert_eq!(book(&store).await.documents.len(), 3);
+    }
+
+    #[tokio::test]
+    async fn shape_between_two_documents_is_known_only_if_it_is_that_of_one_of_them() {
+        let store = MemoryStore::new("lake");
+        let mut book = book(&store).await;
+        book.resolve(&store, &table(&["id"]), at(1)).await.unwrap();
+        let later = table(&["id", "a", "b"]);
+        let streamed = book.resolve(&store, &later, at(9)).await.unwrap();
+        for (names, is_known) in [
+            (&["id"][..], true),
+            (&["id", "a", "b"], true),
+            (&["id", "a"], false),
+        ] {
+            assert_eq!(book.has(&table(names), at(5), &streamed), is_known);
+        }
     }
 
     #[tokio::test]

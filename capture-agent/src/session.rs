@@ -1,7 +1,7 @@
 //! One session: from fencing the predecessor to streaming, in the order that the promises need.
 //!
 //! Flow: `init_transactions` -> epoch -> progress -> source identity -> plan (`slot`) -> `start` (topics, copy or resume) ->
-//! `capture`. Whatever fails ends the session; the supervisor begins a new one or stops.
+//! `capture`, with `copier` beside it. Whatever fails ends the session; the supervisor begins a new one or stops.
 //!
 //! # Invariants
 //! - Fence first, then claim the epoch, then read progress: what is read cannot change any more.
@@ -10,21 +10,27 @@
 use change_event::{layout, naming};
 use object_io::failpoint;
 use source_postgres::client::SystemIdentity;
-use source_postgres::{Catalog, Connection};
+use source_postgres::{Catalog, Connection, ReplicationStream};
 
+use crate::asks;
 use crate::broker::{Broker, TransactionalProducer};
 use crate::capture::{Capture, Ended};
 use crate::context::Context;
+use crate::copier::Copier;
+use crate::copy::Target;
 use crate::error::AgentError;
 use crate::frames::Frames;
 use crate::kafka::KafkaBroker;
+use crate::ledger::Ledger;
 use crate::progress::{PositionRecord, Progress};
+use crate::recopy::SourceLog;
 use crate::slot::{self, Known, Plan, SlotMark};
 use crate::source::connect_options;
 use crate::start::Starting;
 use crate::status::AgentState;
 use crate::tables::Tables;
 use crate::transaction::Outbox;
+use crate::truncates::Events;
 use crate::{epoch, failover, failpoints};
 
 /// Incarnation of a source log that was never continued elsewhere.
@@ -53,34 +59,52 @@ pub async fn run(context: &Context) -> Result<Ended, AgentError> {
         found,
         outbox,
         tables: Tables::default(),
+        ledger: Ledger::default(),
         lines: Vec::new(),
     };
-    let started = starting.start().await;
-    let Starting {
-        outbox,
-        tables,
-        found,
-        ..
-    } = starting;
-    let (replication, events, start) = match started {
+    let (replication, events, start) = match starting.start().await {
         Ok(Some(started)) => started,
         Ok(None) => {
-            outbox.abandon().await;
+            starting.outbox.abandon().await;
             return Ok(Ended::Stopped);
         }
         Err(error) => {
-            outbox.abandon().await;
+            starting.outbox.abandon().await;
             return Err(error);
         }
     };
-    let stream = match replication.start_replication(&start).await {
-        Ok(stream) => stream,
-        Err(error) => {
-            outbox.abandon().await;
-            return Err(error.into());
+    match replication.start_replication(&start).await {
+        Ok(stream) => {
+            tracing::info!(epoch = starting.found.owned.epoch, from = %start.start_lsn, "streaming");
+            follow(starting, events, stream).await
         }
-    };
-    tracing::info!(epoch = found.owned.epoch, from = %start.start_lsn, "streaming");
+        Err(error) => {
+            starting.outbox.abandon().await;
+            Err(error.into())
+        }
+    }
+}
+
+/// Follows the stream, with the copier beside it, until the session ends.
+async fn follow(
+    started: Starting<'_>,
+    events: Events,
+    stream: ReplicationStream,
+) -> Result<Ended, AgentError> {
+    let Starting {
+        context,
+        outbox,
+        tables,
+        ledger,
+        found,
+        ..
+    } = started;
+    let (port, asks) = asks::channel();
+    let log = SourceLog::of(outbox.reached());
+    let all = tables.all();
+    let captured = all.filter_map(|table| Target::of(table, &outbox)).collect();
+    let announced = outbox.reached().copy_id;
+    let copier = Copier::new(context, port, ledger, captured, log, announced);
     let frames = Frames::new(
         context.clone(),
         outbox,
@@ -93,8 +117,13 @@ pub async fn run(context: &Context) -> Result<Ended, AgentError> {
         context: context.clone(),
         frames,
         epoch: found.owned.epoch,
+        progress: found.owned.progress,
+        asks,
     };
+    let copying = tokio::spawn(copier.run());
     let ended = capture.run(stream).await;
+    // What it leaves half done, the next session finds.
+    copying.abort();
     capture.frames.abandon().await;
     ended
 }

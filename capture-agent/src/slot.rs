@@ -3,9 +3,9 @@
 //! # The state machine
 //! ```text
 //! mark       progress  manifest  slot     what it means                              what is done
-//! -          -         -         -        a new source                               copy 1
+//! -          -         -         -        a new source                               a copy of a new number
 //! -          -         -         there    someone else's slot                        Halt
-//! copying n  -         -         any      a crash before copy n was complete         drop the slot, copy n + 1
+//! copying n  -         -         any      a crash before copy n was complete         drop the slot, a copy of a new number
 //! copying n  -         n         there    copy n is complete, perhaps announced      announce copy n again, as it stands
 //! copying n  -         n         -        complete, perhaps announced, slot lost     Halt
 //! streaming  -         any       any      announced, and the topic of progress lost  Halt
@@ -54,7 +54,7 @@ pub struct SlotMark {
     pub copy_id: u32,
     /// Server's system identifier.
     pub system_id: String,
-    /// The captured tables: decided at the first copy.
+    /// The tables of the first copy; those that were taken in later are in the ledger.
     pub tables: Vec<CapturedName>,
 }
 
@@ -63,8 +63,6 @@ pub struct SlotMark {
 pub enum Plan {
     /// Copy the tables.
     Copy {
-        /// Number of the copy.
-        copy_id: u32,
         /// A slot of an abandoned copy is in the way.
         drop_slot: bool,
     },
@@ -124,10 +122,7 @@ impl Known<'_> {
             (None, None) if self.slot_exists => Err(AgentError::ForeignSlot {
                 slot: self.slot.to_owned(),
             }),
-            (None, None) => Ok(Plan::Copy {
-                copy_id: 1,
-                drop_slot: false,
-            }),
+            (None, None) => Ok(Plan::Copy { drop_slot: false }),
             (
                 Some(SlotMark {
                     state: SlotState::Streaming,
@@ -160,7 +155,6 @@ impl Known<'_> {
                     };
                 }
                 Ok(Plan::Copy {
-                    copy_id: copy_id + 1,
                     drop_slot: self.slot_exists,
                 })
             }
@@ -260,10 +254,7 @@ mod tests {
     fn new_source_is_copied_and_a_foreign_slot_is_left_alone() {
         assert_eq!(
             plan(None, None, false).unwrap(),
-            Plan::Copy {
-                copy_id: 1,
-                drop_slot: false
-            }
+            Plan::Copy { drop_slot: false }
         );
         assert!(matches!(
             plan(None, None, true),
@@ -284,17 +275,11 @@ mod tests {
         let copying = mark(SlotState::Copying);
         assert_eq!(
             plan(Some(&copying), None, true).unwrap(),
-            Plan::Copy {
-                copy_id: 4,
-                drop_slot: true
-            }
+            Plan::Copy { drop_slot: true }
         );
         assert_eq!(
             plan(Some(&copying), None, false).unwrap(),
-            Plan::Copy {
-                copy_id: 4,
-                drop_slot: false
-            }
+            Plan::Copy { drop_slot: false }
         );
     }
 

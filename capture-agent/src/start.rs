@@ -12,7 +12,9 @@ use source_postgres::{CatalogTable, Connection, ReplicationStart};
 
 use crate::context::Context;
 use crate::copy::{self, CopyManifest, CopyPlan};
+use crate::copy_id::{self, Purpose};
 use crate::error::AgentError;
+use crate::ledger::Ledger;
 use crate::progress::PositionRecord;
 use crate::session::{FIRST_INCARNATION, Found};
 use crate::slot::{self, Plan, SlotMark, SlotState};
@@ -37,6 +39,8 @@ pub(crate) struct Starting<'a> {
     pub(crate) found: Found,
     pub(crate) outbox: Outbox,
     pub(crate) tables: Tables,
+    /// Tables that were taken in later, and what is owed.
+    pub(crate) ledger: Ledger,
     /// Lines of the status page, one per lane.
     pub(crate) lines: Vec<TableStatus>,
 }
@@ -44,11 +48,13 @@ pub(crate) struct Starting<'a> {
 impl Starting<'_> {
     /// Follows the plan; `None` if the agent was told to stop meanwhile.
     pub(crate) async fn start(&mut self) -> Result<Option<Started>, AgentError> {
+        let (store, source_name) = (self.context.store.as_ref(), self.context.source_name());
+        self.ledger = Ledger::load(store, source_name).await?;
         match self.found.plan.clone() {
             Plan::Resume(_) => {
                 let names = self.captured_names().await?;
                 self.open_topics(&names).await?;
-                self.check_publication(&names).await?;
+                self.check_publication().await?;
                 self.mark_streaming(&names).await?;
             }
             Plan::Announce { copy_id } => {
@@ -64,8 +70,8 @@ impl Starting<'_> {
                 };
                 self.announce(&manifest, &names).await?;
             }
-            Plan::Copy { copy_id, drop_slot } => {
-                if !self.copy(copy_id, drop_slot).await? {
+            Plan::Copy { drop_slot } => {
+                if !self.copy(drop_slot).await? {
                     return Ok(None);
                 }
             }
@@ -88,9 +94,9 @@ impl Starting<'_> {
         Ok(Some((replication, events, start)))
     }
 
-    async fn copy(&mut self, copy_id: u32, drop_slot: bool) -> Result<bool, AgentError> {
-        let (plan, names) = self.prepare_copy(copy_id, drop_slot).await?;
-        let context = self.context;
+    async fn copy(&mut self, drop_slot: bool) -> Result<bool, AgentError> {
+        let (plan, names) = self.prepare_copy(drop_slot).await?;
+        let (context, copy_id) = (self.context, plan.copy_id);
         let options = connect_options(&context.config);
         let copied = copy::copy_tables(
             context,
@@ -110,6 +116,7 @@ impl Starting<'_> {
             system_id: self.found.identity.system_id.clone(),
             timeline: self.found.identity.timeline,
             announcements,
+            abandoned: false,
         };
         let key = layout::copy_manifest(context.source_name(), copy_id);
         // Create-only: were one there, it would be the one to announce, and the next session finds it.
@@ -123,10 +130,9 @@ impl Starting<'_> {
         Ok(true)
     }
 
-    /// Checks, topics, mark, publication and slot, in this order: what a copy needs before its first row.
+    /// Checks, topics, number, mark, publication and slot, in this order: what a copy needs before its first row.
     async fn prepare_copy(
         &mut self,
-        copy_id: u32,
         drop_slot: bool,
     ) -> Result<(CopyPlan, Vec<CapturedName>), AgentError> {
         let context = self.context;
@@ -142,6 +148,11 @@ impl Starting<'_> {
             .status
             .update(|snapshot| snapshot.state = AgentState::Copying);
         self.open_topics(&names).await?;
+        let (clock, ids) = (context.clock.as_ref(), context.ids.as_ref());
+        let (store, source_name) = (context.store.as_ref(), context.source_name());
+        let purpose = Purpose::default();
+        let copy_id = copy_id::claim(store, clock, ids, source_name, &purpose).await?;
+        failpoint::hit(failpoints::AFTER_COPY_CLAIM);
         let mark = SlotMark {
             state: SlotState::Copying,
             slot: config.source.slot.clone(),
@@ -247,74 +258,36 @@ impl Starting<'_> {
 
     /// The tables that the first copy took in; without a mark, those of the publication.
     async fn captured_names(&mut self) -> Result<Vec<CapturedName>, AgentError> {
+        if let Some(mark) = &self.found.mark {
+            return Ok(mark.tables.clone());
+        }
         let request = capture_request(&self.context.config);
         let matching = self.found.catalog.tables(&request.tables).await?;
-        let names = match &self.found.mark {
-            Some(mark) => mark.tables.clone(),
-            None => {
-                let publication = self.found.catalog.publication(&request.publication).await?;
-                let published = publication
-                    .map(|publication| publication.tables)
-                    .unwrap_or_default();
-                let published = matching
-                    .iter()
-                    .filter(|table| published.contains(&table.name));
-                published.map(captured_name).collect()
-            }
-        };
-        let late: Vec<String> = matching
+        let publication = self.found.catalog.publication(&request.publication).await?;
+        let published = publication
+            .map(|publication| publication.tables)
+            .unwrap_or_default();
+        let published = matching
             .iter()
-            .filter(|table| !names.iter().any(|name| name.oid == table.oid))
-            .map(|table| table.name.to_string())
-            .collect();
-        if !late.is_empty() {
-            tracing::warn!(
-                tables = late.join(", "),
-                "tables match source.tables and came after the first copy: this version does not capture them; name them in a \
-                 second agent with its own source.name, slot and publication"
-            );
-        }
-        self.context
-            .status
-            .update(|snapshot| snapshot.not_captured = late);
-        Ok(names)
+            .filter(|table| published.contains(&table.name));
+        Ok(published.map(captured_name).collect())
     }
 
-    /// A captured table that left the publication has a gap in the stream: an alarm, never a skip.
-    async fn check_publication(&mut self, names: &[CapturedName]) -> Result<(), AgentError> {
+    /// A publication that leaves changes out of every table is a gap in the stream: an alarm, never a skip. One that has lost a
+    /// table is seen by the copier, and stops no other table.
+    async fn check_publication(&mut self) -> Result<(), AgentError> {
         let publication = &self.context.config.source.publication;
         let state = self.found.catalog.publication(publication).await?;
-        let mut problems = Vec::new();
-        for name in names {
-            let Some(table) = self.found.catalog.table_by_oid(name.oid).await? else {
-                tracing::warn!(table = %name.table(), "a captured table was dropped at the source");
-                continue;
-            };
-            if !state
-                .as_ref()
-                .is_some_and(|state| state.wide || state.tables.contains(&table.name))
-            {
-                problems.push(format!(
-                    "table {}: it is no longer in publication {publication}, so its changes since then are not in the stream; \
-                     make its lake table anew (docs/operations.md, \"Make the tables of a source anew\"), then ALTER PUBLICATION \"{publication}\" ADD TABLE ONLY {}",
-                    table.name,
-                    table.name.quoted()
-                ));
-            }
-        }
         if state.is_some_and(|state| state.filtered || !state.complete) {
-            problems.push(format!(
+            return Err(AgentError::Preflight(vec![format!(
                 "publication {publication}: it has row filters, column lists or leaves operations out, so changes are missing"
-            ));
+            )]));
         }
-        if problems.is_empty() {
-            Ok(())
-        } else {
-            Err(AgentError::Preflight(problems))
-        }
+        Ok(())
     }
 
-    /// Topics, registrations and lanes of all tables, and of the pseudo table `firn.events` last.
+    /// Topics, registrations and lanes of `names` and of the tables that were taken in later, and of the pseudo table
+    /// `firn.events` last.
     async fn open_topics(&mut self, names: &[CapturedName]) -> Result<(), AgentError> {
         let topics = Topics::open(self.context).await?;
         let sent_until = match &self.found.plan {
@@ -323,8 +296,11 @@ impl Starting<'_> {
             Plan::Announce { .. } | Plan::Resume(_) => self.found.identity.flush_lsn,
         };
         self.tables.sent_until(sent_until);
-        for name in names {
-            let mut request = topic_request(self.context, &name.table_schema, &name.table_name);
+        let is_late = |late: &&CapturedName| !names.iter().any(|name| name.oid == late.oid);
+        let late: Vec<CapturedName> = self.ledger.tables().filter(is_late).cloned().collect();
+        for name in names.iter().chain(&late) {
+            let config = &self.context.config;
+            let mut request = TopicRequest::of(config, &name.table_schema, &name.table_name);
             request.sent_until = sent_until;
             let registration = topics.ensure(&request).await?;
             let topic = registration.topic.clone();
@@ -337,7 +313,8 @@ impl Starting<'_> {
                 line.schema_version = version;
             }
         }
-        let mut request = topic_request(self.context, naming::EVENTS_SCHEMA, naming::EVENTS_TABLE);
+        let config = &self.context.config;
+        let mut request = TopicRequest::of(config, naming::EVENTS_SCHEMA, naming::EVENTS_TABLE);
         request.partitions = 1;
         let registration = topics.ensure(&request).await?;
         self.add_lane(registration);
@@ -368,13 +345,7 @@ impl Starting<'_> {
     }
 
     fn add_lane(&mut self, registration: TopicRegistration) -> usize {
-        self.lines.push(TableStatus {
-            table: format!("{}.{}", registration.table_schema, registration.table_name),
-            topic: registration.topic.clone(),
-            lake_table: format!("{}.{}", registration.lake_database, registration.lake_table),
-            partitions: registration.partition_map.partitions,
-            ..TableStatus::default()
-        });
+        self.lines.push(TableStatus::of(&registration));
         self.outbox
             .add_lane(registration, &self.found.owned.progress)
     }
@@ -409,30 +380,5 @@ fn captured_name(table: &CatalogTable) -> CapturedName {
         oid: table.oid,
         table_schema: table.name.schema.clone(),
         table_name: table.name.table.clone(),
-    }
-}
-
-/// How a table's topic and lake table are to be named and set.
-fn topic_request(context: &Context, table_schema: &str, table_name: &str) -> TopicRequest {
-    let config = &context.config;
-    let name = format!("{table_schema}.{table_name}");
-    let of_table = config.lake.tables.get(&name).cloned().unwrap_or_default();
-    TopicRequest {
-        table_schema: table_schema.to_owned(),
-        table_name: table_name.to_owned(),
-        topic: naming::topic_name(&config.source.name, table_schema, table_name),
-        lake_table: of_table
-            .name
-            .unwrap_or_else(|| naming::lake_table_name(table_schema, table_name)),
-        partitions: config
-            .topics
-            .tables
-            .get(&name)
-            .copied()
-            .unwrap_or(config.topics.partitions),
-        sent_until: Lsn(0),
-        freshness_seconds: of_table
-            .freshness_seconds
-            .unwrap_or(config.lake.freshness_seconds),
     }
 }

@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use change_event::Lsn;
+use change_event::{Lsn, TopicRegistration};
 
 /// Seconds over which the rate is taken.
 const RATE_WINDOW_MS: i64 = 10_000;
@@ -76,6 +76,24 @@ pub struct TableStatus {
     pub copied_rows: Option<u64>,
     /// Time of the last committed record, milliseconds since the epoch.
     pub last_record_ms: Option<i64>,
+    /// What is wrong with it alone: some of its changes or rows are missing.
+    pub problem: Option<String>,
+    /// It was dropped at the source.
+    pub dropped: bool,
+}
+
+impl TableStatus {
+    /// Of a table of which nothing is written yet.
+    #[must_use]
+    pub fn of(registration: &TopicRegistration) -> Self {
+        Self {
+            table: format!("{}.{}", registration.table_schema, registration.table_name),
+            topic: registration.topic.clone(),
+            lake_table: format!("{}.{}", registration.lake_database, registration.lake_table),
+            partitions: registration.partition_map.partitions,
+            ..Self::default()
+        }
+    }
 }
 
 /// The slot at the server.
@@ -143,7 +161,7 @@ pub struct Snapshot {
     pub busy: bool,
     /// Captured tables.
     pub tables: Vec<TableStatus>,
-    /// Tables that match the configuration and are not captured.
+    /// Tables that match the configuration and are not captured, with the reason.
     pub not_captured: Vec<String>,
     /// The slot.
     pub slot: SlotStatus,

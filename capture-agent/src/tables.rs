@@ -20,7 +20,7 @@ use crate::error::AgentError;
 use crate::schemas::SchemaBook;
 use crate::source::TableLookup;
 
-/// A table that the first copy took in, as the slot's mark remembers it.
+/// A captured table, as the slot's mark or the ledger remembers it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CapturedName {
@@ -92,8 +92,8 @@ impl Shape {
 pub struct Tables {
     tables: Vec<CapturedTable>,
     by_oid: HashMap<u32, usize>,
-    /// Relations of the publication that are not captured, so that each is warned of once.
-    passed_over: HashMap<u32, String>,
+    /// Relations of the publication that are not captured: each is warned of once, and the server may send it once only.
+    passed_over: HashMap<u32, RelationMessage>,
     /// What committed before here may have been sent before.
     sent_until: Lsn,
     /// The last one asked for: rows of a table come in runs.
@@ -180,10 +180,13 @@ impl Tables {
     ) -> Result<Option<(usize, u32)>, AgentError> {
         let index = self.by_oid.get(&message.oid).copied();
         let Some(table) = index.and_then(|index| self.tables.get_mut(index)) else {
-            let name = format!("{}.{}", message.schema, message.table);
-            if self.passed_over.insert(message.oid, name.clone()).as_ref() != Some(&name) {
+            if self
+                .passed_over
+                .insert(message.oid, message.clone())
+                .is_none()
+            {
                 tracing::warn!(
-                    table = name,
+                    table = format!("{}.{}", message.schema, message.table),
                     "changes of a table that is not captured are passed over"
                 );
             }
@@ -200,23 +203,50 @@ impl Tables {
         Ok(Some((table.lane, version)))
     }
 
-    /// Takes the shape that a copy reads in; gives its document.
+    /// What the stream said of a table while it was passed over.
+    #[must_use]
+    pub fn take_passed_over(&mut self, oid: u32) -> Option<RelationMessage> {
+        self.passed_over.remove(&oid)
+    }
+
+    /// Whether the stream writes rows of a table by a document of behind `position`, and the shape there is none that was
+    /// published before: its document would say of the later rows what does not hold for them.
+    #[must_use]
+    pub fn is_overtaken(&self, oid: u32, observed: &ObservedTable, position: Position) -> bool {
+        let index = self.by_oid.get(&oid).copied();
+        let Some(table) = index.and_then(|index| self.tables.get(index)) else {
+            return false;
+        };
+        let streamed = table.current.as_ref().map(|shape| &shape.schema);
+        streamed.is_some_and(|streamed| {
+            streamed.position > position && !table.book.has(observed, position, streamed)
+        })
+    }
+
+    /// The document for the shape that a copy reads; the stream's rows are not written by it.
     ///
     /// # Errors
-    /// [`AgentError::Objects`], [`AgentError::ObjectUnknown`], [`AgentError::Document`].
-    pub async fn observe(
+    /// [`AgentError::Objects`], [`AgentError::ObjectUnknown`], [`AgentError::Document`]; [`AgentError::StreamOrder`] if the table
+    /// is not captured.
+    pub async fn document(
         &mut self,
         context: &Context,
         oid: u32,
         observed: ObservedTable,
         position: Position,
-    ) -> Result<Option<(&Shape, usize)>, AgentError> {
+    ) -> Result<SourceSchema, AgentError> {
         let index = self.by_oid.get(&oid).copied();
         let Some(table) = index.and_then(|index| self.tables.get_mut(index)) else {
-            return Ok(None);
+            return Err(AgentError::StreamOrder {
+                what: "a copy of a table that is not captured",
+            });
         };
-        table.observe(context, observed, position).await?;
-        Ok(table.current.as_ref().map(|shape| (shape, table.lane)))
+        table.document(context, observed, position).await
+    }
+
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &CapturedTable> {
+        self.tables.iter()
     }
 }
 
@@ -230,16 +260,10 @@ impl CapturedTable {
     async fn observe(
         &mut self,
         context: &Context,
-        mut observed: ObservedTable,
+        observed: ObservedTable,
         position: Position,
     ) -> Result<u32, AgentError> {
-        // The document keeps the name under which the table was taken in: topic and lake table keep theirs too.
-        observed.table_schema.clone_from(&self.name.table_schema);
-        observed.table_name.clone_from(&self.name.table_name);
-        let schema = self
-            .book
-            .resolve(context.store.as_ref(), &observed, position)
-            .await?;
+        let schema = self.document(context, observed, position).await?;
         let version = schema.version;
         if self
             .current
@@ -249,5 +273,19 @@ impl CapturedTable {
             self.current = Some(Shape::new(schema, &context.config, &self.topic));
         }
         Ok(version)
+    }
+
+    async fn document(
+        &mut self,
+        context: &Context,
+        mut observed: ObservedTable,
+        position: Position,
+    ) -> Result<SourceSchema, AgentError> {
+        // The document keeps the name under which the table was taken in: topic and lake table keep theirs too.
+        observed.table_schema.clone_from(&self.name.table_schema);
+        observed.table_name.clone_from(&self.name.table_name);
+        self.book
+            .resolve(context.store.as_ref(), &observed, position)
+            .await
     }
 }

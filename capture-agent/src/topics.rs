@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use change_event::partition::PartitionMap;
-use change_event::{Lsn, TopicRegistration, layout};
+use change_event::{Lsn, TopicRegistration, layout, naming};
 use object_io::failpoint;
 use rdkafka::admin::{
     AdminClient, AdminOptions, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
@@ -23,6 +23,7 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use crate::config::Config;
 use crate::context::Context;
 use crate::epoch;
 use crate::error::AgentError;
@@ -52,6 +53,33 @@ pub struct TopicRequest {
     pub sent_until: Lsn,
     /// Seconds between two commits.
     pub freshness_seconds: u32,
+}
+
+impl TopicRequest {
+    /// As the configuration names and sets it, for a table of which nothing was sent.
+    #[must_use]
+    pub fn of(config: &Config, table_schema: &str, table_name: &str) -> Self {
+        let name = format!("{table_schema}.{table_name}");
+        let of_table = config.lake.tables.get(&name).cloned().unwrap_or_default();
+        Self {
+            table_schema: table_schema.to_owned(),
+            table_name: table_name.to_owned(),
+            topic: naming::topic_name(&config.source.name, table_schema, table_name),
+            lake_table: of_table
+                .name
+                .unwrap_or_else(|| naming::lake_table_name(table_schema, table_name)),
+            partitions: config
+                .topics
+                .tables
+                .get(&name)
+                .copied()
+                .unwrap_or(config.topics.partitions),
+            sent_until: Lsn(0),
+            freshness_seconds: of_table
+                .freshness_seconds
+                .unwrap_or(config.lake.freshness_seconds),
+        }
+    }
 }
 
 /// The broker's administrative side, and the registry.

@@ -10,6 +10,7 @@
 
 mod bench;
 mod failover;
+mod late;
 mod raise;
 mod restart;
 mod topic;
@@ -33,6 +34,9 @@ fn main() -> ExitCode {
         failover::promoted_standby_goes_on_where_the_primary_ended,
         raise::kill_at_every_failpoint_of_a_raise_keeps_each_change_once_and_each_key_in_order,
         raise::lower_number_of_partitions_halts_with_words,
+        late::new_table_is_taken_in_and_copied_while_the_stream_goes_on,
+        late::kill_at_every_failpoint_of_a_later_copy_doubles_and_loses_nothing,
+        late::table_that_left_the_publication_is_shown_and_stops_no_other,
         restart::kill_at_every_failpoint_of_the_copy_doubles_and_loses_nothing,
         restart::kill_at_every_failpoint_of_the_stream_doubles_and_loses_nothing,
         restart::lost_progress_topic_halts_with_words,

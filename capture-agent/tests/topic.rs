@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use change_event::header::HEADER_NAME;
 use change_event::{
-    Lane, Position, Predecessor, RecordHeader, RecordKind, TopicRegistration, layout,
+    Lane, Lsn, Position, Predecessor, RecordHeader, RecordKind, TopicRegistration, layout,
 };
+use parquet::file::reader::{FileReader as _, SerializedFileReader};
+use parquet::record::Field;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
@@ -24,6 +26,8 @@ pub(crate) struct Accepted {
     pub(crate) changes: Vec<(Position, Value)>,
     /// Rows in announced files of the table copy.
     pub(crate) copied_rows: u64,
+    /// Those rows, by the position of their copy.
+    pub(crate) copies: BTreeMap<Lsn, Rows>,
     /// Records dropped as duplicates.
     pub(crate) dropped: u64,
     /// Partitions with a change.
@@ -84,6 +88,97 @@ pub(crate) async fn delete(bootstrap_servers: &str, topic: &str) {
     for result in deleted.expect("an answer") {
         result.expect("deleted");
     }
+}
+
+/// Rows of a table with the columns `id` and `note`.
+pub(crate) type Rows = BTreeMap<String, String>;
+
+impl Accepted {
+    /// The rows after all changes and copies, in the order of their positions.
+    ///
+    /// A copy after the first one must hold exactly what stands there by then; with `has_hole`, changes before the last copy
+    /// may be missing. Before the first copy, changes of rows that nobody has seen are allowed: the copy brings them.
+    pub(crate) fn folded(&self, has_hole: bool) -> Rows {
+        let mut rows = Rows::new();
+        let mut changes: Vec<_> = self.changes.iter().collect();
+        changes.sort_by_key(|(position, _)| *position);
+        let mut changes = changes.into_iter().peekable();
+        let mut is_complete = false;
+        for (copy_lsn, copied) in &self.copies {
+            while let Some((_, change)) =
+                changes.next_if(|(position, _)| position.commit_lsn < *copy_lsn)
+            {
+                apply(&mut rows, change, is_complete && !has_hole);
+            }
+            if !has_hole {
+                for (id, note) in &rows {
+                    assert_eq!(
+                        copied.get(id),
+                        Some(note),
+                        "row {id} in the copy at {copy_lsn}"
+                    );
+                }
+                assert!(
+                    !is_complete || rows.len() == copied.len(),
+                    "copied at {copy_lsn}"
+                );
+            }
+            rows.clone_from(copied);
+            is_complete = true;
+        }
+        assert!(is_complete, "the table was copied");
+        for (_, change) in changes {
+            apply(&mut rows, change, true);
+        }
+        rows
+    }
+}
+
+fn apply(rows: &mut Rows, change: &Value, is_complete: bool) {
+    let (before, after) = (&change["before"], &change["after"]);
+    let note = || after["note"].as_str().unwrap_or_default().to_owned();
+    match change["op"].as_str() {
+        Some("d") => {
+            let known = rows.remove(&before["id"].to_string());
+            assert!(
+                known.is_some() || !is_complete,
+                "delete of no row: {change}"
+            );
+        }
+        Some("u") => {
+            let known = rows.insert(after["id"].to_string(), note());
+            assert!(
+                known.is_some() || !is_complete,
+                "update of no row: {change}"
+            );
+        }
+        Some("c") => {
+            let known = rows.insert(after["id"].to_string(), note());
+            assert_eq!(known, None, "create of a row that is there: {change}");
+        }
+        other => panic!("operation {other:?}"),
+    }
+}
+
+/// `id` and `note` of the rows of a file.
+fn rows_of(path: &Path) -> Vec<(String, String)> {
+    let file = std::fs::File::open(path).expect("an announced file is there");
+    let reader = SerializedFileReader::new(file).expect("a Parquet file");
+    let rows = reader.get_row_iter(None).expect("rows");
+    rows.map(|row| {
+        let row = row.expect("a row");
+        let column = |name: &str| {
+            let found = row.get_column_iter().find(|(column, _)| *column == name);
+            match found.map(|(_, field)| field) {
+                Some(Field::Str(text)) => text.clone(),
+                Some(Field::Long(number)) => number.to_string(),
+                Some(Field::Null) | None => String::new(),
+                Some(other) => panic!("{name} is {other}"),
+            }
+        };
+        (column("id"), column("note"))
+    })
+    .collect()
 }
 
 /// Reads a topic from its beginning to its present end; a gap is a panic.
@@ -222,8 +317,11 @@ impl Accepted {
                         .as_str()
                         .and_then(|path| path.strip_prefix("file://"))
                         .expect("a path");
-                    assert!(Path::new(path).exists(), "an announced file is there");
                     self.copied_rows += file["row_count"].as_u64().expect("a count");
+                    let copied = self.copies.entry(header.position.commit_lsn).or_default();
+                    for (id, note) in rows_of(Path::new(path)) {
+                        assert_eq!(copied.insert(id, note), None, "a row is copied once");
+                    }
                 }
             }
             RecordKind::Marker | RecordKind::Barrier { .. } => {}

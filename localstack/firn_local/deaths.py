@@ -31,6 +31,7 @@ class Deaths(Storm):
         deeds: list[Callable[[], None]] = [self._at_failpoint(key) for key in failpoints.OF_THE_STREAM]
         deeds += [self._at_restart(key) for key in failpoints.OF_A_RESTART]
         deeds += [self._at_raise(key) for key in failpoints.OF_A_RAISE]
+        deeds += [self._at_new_table(key) for key in failpoints.OF_A_NEW_TABLE]
         deeds += [self._at_random(name) for name in self._drawn()]
         deeds.append(_named(self._second_agent, "a second agent"))
         self._random.shuffle(deeds)
@@ -49,6 +50,7 @@ class Deaths(Storm):
             *failpoints.OF_THE_COPY,
             *failpoints.OF_A_RESTART,
             *failpoints.OF_A_RAISE,
+            *failpoints.OF_A_NEW_TABLE,
             *failpoints.OF_THE_STREAM,
         }
         left_out = [key for key in sorted(wanted) if not self.tally.deaths[key]]
@@ -89,6 +91,16 @@ class Deaths(Storm):
             restart()
 
         return _named(die, f"one partition more, and death at {key}")
+
+    def _at_new_table(self, key: str) -> Callable[[], None]:
+        def die() -> None:
+            place = self._victims.look()
+            self._arm(key)
+            self._victims.make_table(key.rpartition(".")[2])
+            self._await_death(key)
+            self._come_back(AGENT, place)
+
+        return _named(die, f"new table, and death at {key}")
 
     def _at_random(self, name: str) -> Callable[[], None]:
         def die() -> None:

@@ -16,6 +16,7 @@ OF_THE_COPY = (
     "agent.before_init_transactions",
     "agent.after_init_transactions",
     "agent.after_epoch_claim",
+    "agent.after_copy_claim",
     "agent.after_slot_created",
     "agent.after_schema_put",
     "agent.after_copy_file_put",
@@ -37,6 +38,8 @@ OF_A_RAISE = (
     "agent.after_barriers_sent",
     "agent.after_barriers_commit",
 )
+# Reached when a table comes while the agent streams: armed, and then a table is made.
+OF_A_NEW_TABLE = ("agent.after_copy_owed", "agent.after_table_published", "agent.after_copy_manifest_put")
 # Reached by the workload: its changes, its ALTERs, its rows too large for a record.
 OF_THE_STREAM = (
     "agent.after_schema_put",

@@ -1,6 +1,10 @@
-"""What happens seldom: schema changes, a TRUNCATE, a row too large for a record, values at the edges of their types.
+"""What happens seldom: schema changes, a TRUNCATE, a row too large for a record, extremes of types, and late tables,
+which come while the agent streams.
 
 A round has six steps. Each schema change is followed by an UPDATE that writes rows of the new shape.
+
+Always holds: changes of a late table stand last in their transaction. Before the agent has taken it in they are not in
+its stream, and must not shift the numbers of those that are.
 """
 
 from __future__ import annotations
@@ -12,6 +16,9 @@ from dataclasses import dataclass
 from . import extremes
 
 STEPS_A_ROUND = 6
+# A topic, a mapping and a lake table each: enough to see that several come.
+LATE_TABLES_MAX = 3
+LATE_ROWS = 3000
 # Past Kafka's record limit of 4 MB: it travels by reference.
 DOCUMENT_BYTES = 5_000_000
 
@@ -28,7 +35,25 @@ def steps(seed: int) -> Iterator[list[Statement]]:
     """Endless: the statements of one transaction after the other."""
     draw = random.Random(f"{seed}/special")
     for number in range(1, 1 << 30):
-        yield from _round(number, draw.randbytes(DOCUMENT_BYTES // 2).hex())
+        steps_of_round = _round(number, draw.randbytes(DOCUMENT_BYTES // 2).hex())
+        for step, statements in enumerate(steps_of_round):
+            yield [*statements, *late(f"late_{number}", step)] if number <= LATE_TABLES_MAX else statements
+
+
+def late(table: str, step: int) -> list[Statement]:
+    """A table that comes with rows at step 0, and is changed at each later one; one of its rows changes its key."""
+    if step == 0:
+        return [
+            Statement(f"CREATE TABLE {table} (id bigint PRIMARY KEY, note text, amount numeric(12, 3))"),
+            Statement(f"INSERT INTO {table} SELECT i, 'n' || i, i / 8.0 FROM generate_series(1, {LATE_ROWS}) i"),
+        ]
+    first_id = 100_000 * step
+    return [
+        Statement(f"INSERT INTO {table} SELECT i, NULL, i FROM generate_series({first_id}, {first_id + 99}) i"),
+        Statement(f"UPDATE {table} SET note = 'step {step}', amount = -amount WHERE id % 7 = {step % 7}"),
+        Statement(f"UPDATE {table} SET id = -id WHERE id = {first_id}"),
+        Statement(f"DELETE FROM {table} WHERE id IN ({step}, {first_id + 1})"),
+    ]
 
 
 def _round(number: int, body: str) -> Iterator[list[Statement]]:

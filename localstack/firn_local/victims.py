@@ -20,6 +20,7 @@ from .cloud import AGENT_SLOT, Cloud, fetch
 from .patience import KeepingSupervisor
 from .processes import Process, ServiceError, marked
 from .services import free_port
+from .special import late
 
 AGENT, EVENT_SOURCE = "capture-agent", "event-source"
 # The agent's exit code when it needs a person (capture-agent/src/logging.rs).
@@ -118,6 +119,12 @@ class Victims:
     def streaming(self) -> bool:
         """Whether the agent says that it streams."""
         return 'state="streaming"} 1' in fetch(f"{self._cloud.status_page}metrics")
+
+    def make_table(self, name: str) -> None:
+        """Makes a table with rows in the source, for the agent to find."""
+        with psycopg.connect(self._cloud.dsn()) as session:
+            for statement in late(name, 0):
+                session.execute(statement.sql.encode(), statement.values)
 
     def look(self) -> Place:
         """How far the source's log and the event source are."""

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use capture_agent::broker::TransactionalProducer;
 use capture_agent::copy::{self, CopyManifest};
+use capture_agent::copy_id::{self, Purpose};
 use capture_agent::frames::Frames;
 use capture_agent::objects;
 use capture_agent::progress::PositionRecord;
@@ -174,7 +175,10 @@ impl<P: TransactionalProducer> Starting<'_, P> {
                 .await?;
             }
             (Plan::Announce { .. }, Some(manifest)) => self.announce(owned, &manifest).await?,
-            (Plan::Announce { copy_id } | Plan::Copy { copy_id, .. }, _) => {
+            (Plan::Announce { .. } | Plan::Copy { .. }, _) => {
+                let (clock, ids) = (context.clock.as_ref(), context.ids.as_ref());
+                let purpose = Purpose::default();
+                let copy_id = copy_id::claim(store, clock, ids, source_name, &purpose).await?;
                 self.mark(SlotState::Copying, copy_id, mark.as_ref())
                     .await?;
                 let manifest = CopyManifest {
@@ -183,6 +187,7 @@ impl<P: TransactionalProducer> Starting<'_, P> {
                     system_id: identity.system_id.clone(),
                     timeline: identity.timeline,
                     announcements: Vec::new(),
+                    abandoned: false,
                 };
                 let key = layout::copy_manifest(source_name, copy_id);
                 if let objects::Creation::Other(_) = objects::create(store, &key, &manifest).await?
