@@ -66,13 +66,17 @@ class Comparison:
         self._table, self._copied_at, self._types = table, copied_at, types
         self._report = Report(name)
         self._incarnations: set[int] = set()
+        self._since = (copied_at, 0)
 
     def stream(self, changes: list[Change], rows: list[LakeRow]) -> None:
         """A stretch of the log, and the streamed rows of the lake that lie in it."""
         self._see(rows)
         # What happened before the copy is in it.
         self._table.changes += [change for change in changes if change.commit_lsn < self._copied_at]
-        later = [change for change in changes if change.commit_lsn >= self._copied_at and change.op != "t"]
+        if self._table.late:
+            # Of its changes before the copy, all from the first one in the lake on.
+            self._since = min([self._since, *((row.position.commit_lsn, row.position.ordinal or 0) for row in rows)])
+        later = [c for c in changes if (c.commit_lsn, c.ordinal) >= self._since and c.op != "t"]
         _compare_stream(self._report, later, rows, self._types)
 
     def end(self, copied: list[LakeRow]) -> Report:

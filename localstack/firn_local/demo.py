@@ -16,12 +16,12 @@ import psycopg
 
 from .alarms import alarms
 from .build import build
-from .cloud import AGENT_SLOT, DATABASE, Cloud, fetch
+from .cloud import AGENT_SLOT, DATABASE, SOURCE, Cloud, fetch
 from .console import say, step
 from .deploy import client
 from .processes import Supervisor
 from .runs import Run
-from .sourcelog import Witness, parse_lsn
+from .sourcelog import TableName, Witness, parse_lsn
 from .special import STEPS_A_ROUND
 from .verify import Verdict, verify
 from .view import View
@@ -88,6 +88,7 @@ def _watch(cloud: Cloud, workload: Workload, seconds: float | None) -> None:
 def compare_at_the_end(cloud: Cloud, witness: Witness) -> Verdict:
     """Waits until the lake holds the log, and compares; an alarm that was raised makes it unequal."""
     with step("the tail of the log"):
+        _wait_for_copies(cloud, set(witness.tables))
         _wait_for_agent(cloud)
         log = witness.close()
         _wait_for_tail(cloud)
@@ -102,6 +103,22 @@ def compare_at_the_end(cloud: Cloud, witness: Witness) -> Verdict:
 def exit_code(equal: bool) -> int:
     """0 only if source log and lake are equal, and nothing raised an alarm."""
     return 0 if equal else 1
+
+
+def _wait_for_copies(cloud: Cloud, first: set[TableName]) -> None:
+    """Every table that came after the first ones was taken in, and is copied."""
+    with psycopg.connect(cloud.dsn(), autocommit=True) as session:
+        late = {(schema, table) for schema, table in session.execute(_TABLES).fetchall()} - first
+
+    def copied() -> bool:
+        cloud.check()
+        tables, owed = cloud.lake.late_tables(SOURCE)
+        return tables >= len(late) and owed == 0
+
+    cloud.wait(copied, "tables that came late to be copied", TAIL_SECONDS_MAX)
+
+
+_TABLES = "SELECT schemaname, tablename FROM pg_tables WHERE schemaname = 'public'"
 
 
 def _wait_for_agent(cloud: Cloud) -> None:

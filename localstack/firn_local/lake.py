@@ -208,6 +208,13 @@ class Lake:
         columns = self._schema_document(table, version)["columns"]
         return {column["name"]: column["column_type"]["type"] for column in columns}
 
+    def late_tables(self, source: str) -> tuple[int, int]:
+        """How many tables the agent took in while it streamed, and how many copies they still owe."""
+        folder = f"control/agent/{source}/table/"
+        keys = [key.removeprefix(folder) for key in self._keys(folder)]
+        owed, paid = (sum(f"/{kind}-" in key for key in keys) for kind in ("owed", "paid"))
+        return len({key.partition("/")[0] for key in keys}), owed - paid
+
     def _open(self, table: LakeTable) -> StaticTable:
         properties = {
             "s3.endpoint": self._endpoint,
@@ -220,8 +227,11 @@ class Lake:
         return StaticTable.from_metadata(table.metadata_location, properties)
 
     def _documents(self, prefix: str) -> list[dict[str, Any]]:
+        return [self._document(key) for key in self._keys(prefix)]
+
+    def _keys(self, prefix: str) -> list[str]:
         pages = self._store.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
-        return [self._document(entry["Key"]) for page in pages for entry in page.get("Contents", [])]
+        return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
 
     def _document(self, key: str) -> dict[str, Any]:
         return json.loads(self._store.get_object(Bucket=self._bucket, Key=key)["Body"].read())

@@ -22,7 +22,7 @@ from pathlib import Path
 import psycopg
 
 from .paths import postgres_account
-from .pgoutput import UNAVAILABLE, RowChange, Transaction, Truncate, Tuple, Value, transactions
+from .pgoutput import UNAVAILABLE, Relation, RowChange, Transaction, Truncate, Tuple, Value, transactions
 from .processes import ServiceError
 from .services import Postgres
 
@@ -74,6 +74,8 @@ class Table:
     key: tuple[str, ...]
     dump: list[Row] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
+    late: bool = False
+    """It came while the agent streamed: its changes are in the lake from the moment at which it was published."""
 
     def rows_at(self, lsn: int) -> list[Row]:
         """The rows that a snapshot at a consistent point sees: the dump, and every earlier change applied."""
@@ -257,9 +259,18 @@ def _numbered(tables: dict[TableName, Table], transaction: Transaction) -> Itera
                 yield EVENTS, Change("c", transaction.commit_lsn, ordinal, when, _event_row(transaction, name, event))
             continue
         name = (event.relation.schema, event.relation.table)
-        for op, row, before in _split(tables[name], event):
+        for op, row, before in _split(_table(tables, event.relation), event):
             ordinal += 1
             yield name, Change(op, transaction.commit_lsn, ordinal, when, row, before)
+
+
+def _table(tables: dict[TableName, Table], relation: Relation) -> Table:
+    """The table of a change; one that was not dumped came later, and its rows are all in the log."""
+    table = tables.setdefault((relation.schema, relation.table), Table(key=(), late=True))
+    if table.late and not table.key:
+        pairs = zip(relation.columns, relation.key_flags, strict=True)
+        table.key = tuple(column for column, is_key in pairs if is_key)
+    return table
 
 
 def _event_row(transaction: Transaction, name: TableName, event: Truncate) -> Row:

@@ -15,7 +15,7 @@ from pathlib import Path
 from .agreement import disagreements
 from .compare import Comparison, Report
 from .lake import Content, Lake, LakeTable, connect_duckdb
-from .sourcelog import SourceLog, Table, TableName
+from .sourcelog import EVENTS, SourceLog, Table, TableName
 
 SHOWN_DETAILS = 5
 # Rows of Python objects that are held at a time.
@@ -27,12 +27,13 @@ def verify(log: SourceLog, lake: Lake, endpoint: str, folder: Path) -> Verdict:
     found = lake.tables()
     contents = {name: lake.content(table) for name, table in found.items()}
     copied_at = {name: content.copy_places() for name, content in contents.items()}
-    every = set().union(*copied_at.values()) or {0}
+    # Where all tables but the late ones were copied, also those that had no row then.
+    first = min(set().union(*copied_at.values()), default=0)
     comparisons = {}
     for name, content in contents.items():
         types = _types(lake, found[name], content.versions())
-        table = log.tables.get(name) or Table(key=())
-        comparisons[name] = Comparison(".".join(name), table, max(copied_at[name] or every), types)
+        table = log.tables.setdefault(name, Table(key=(), late=name != EVENTS))
+        comparisons[name] = Comparison(".".join(name), table, max(copied_at[name] or {first}), types)
     absent = {name for name, table in log.tables.items() if table.dump} - set(contents)
     for window in log.windows(CHANGES_OF_A_WINDOW):
         absent |= set(window.changes) - set(contents)

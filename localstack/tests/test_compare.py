@@ -128,3 +128,42 @@ def test_whole_old_row_may_fill_what_the_new_row_leaves_out():
     for value, equal in (("kept", True), (UNAVAILABLE, True), ("other", False), (None, False)):
         row = LakeRow("u", Position(1, 200, ordinal=1), 5, 1, {"id": "1", "name": value})
         assert compare("t", table, COPIED_AT, [row], {}).equal is equal
+
+
+def late_table() -> tuple[Table, list[LakeRow]]:
+    """A table that came with three changes, was captured from the second one on, and was copied before the fourth."""
+    table = Table(key=("id",), late=True)
+    table.changes = [
+        Change("c", place, 1, 9, {"id": str(place), "name": "n", "rating": None}) for place in range(60, 100, 10)
+    ]
+    table.changes.append(Change("d", 110, 1, 9, {"id": "60"}))
+    rows = [
+        LakeRow("r", Position(1, COPIED_AT, copy=(2, 0, number)), 8, 1, {**change.row})
+        for number, change in enumerate(table.changes[:4])
+    ]
+    rows += [
+        LakeRow("c", Position(1, place, ordinal=1), 9, 1, {"id": str(place), "name": "n", "rating": None})
+        for place in (70, 80, 90)
+    ]
+    rows.append(LakeRow("d", Position(1, 110, ordinal=1), 9, 1, {"id": "60", "name": None, "rating": None}))
+    return table, rows
+
+
+def test_late_table_is_equal_from_the_moment_at_which_it_was_captured():
+    table, rows = late_table()
+    report = compare("t", table, COPIED_AT, rows, TYPES)
+    assert report.equal, report.details
+    assert (report.copied, report.changed) == (4, 4)
+
+
+@pytest.mark.parametrize("lost", [1, 5, 7])
+def test_lost_copied_row_and_lost_change_of_a_late_table_are_missing(lost: int):
+    table, rows = late_table()
+    del rows[lost]
+    assert compare("t", table, COPIED_AT, rows, TYPES).missing == 1
+
+
+def test_table_that_is_not_late_has_no_change_before_its_copy():
+    table, rows = late_table()
+    table.late = False
+    assert compare("t", table, COPIED_AT, rows, TYPES).extra == 3
