@@ -67,7 +67,7 @@ pub(crate) struct Change {
 pub(crate) enum GapCommand {
     /// Gives the missing records up: the partition goes on with the record that showed the gap.
     Accept(GapArguments),
-    /// The same, after asking the agent for a new copy of the table. No agent answers yet: the request waits.
+    /// The same, after asking the agent for a new copy of the table.
     Recopy(GapArguments),
 }
 

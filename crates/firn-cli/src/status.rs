@@ -1,6 +1,6 @@
 //! `firn status` and `firn check`: how tables stand.
 
-use change_event::Disposition;
+use change_event::{Disposition, TopicRegistration};
 use table_commit::inspect::FoundReport;
 use table_commit::{PartitionReport, TableReport};
 
@@ -31,6 +31,7 @@ pub(crate) async fn run(desk: &mut Desk, asked: &Subjects, closely: bool) -> Res
         let limit = if closely { usize::MAX } else { STATUS_SLOTS };
         let report = desk.committer.inspect(&registration, limit, closely).await;
         tell(desk, &report, closely);
+        tell_copies(desk, &registration).await?;
     }
     Ok(())
 }
@@ -59,6 +60,21 @@ fn tell(desk: &mut Desk, report: &TableReport, closely: bool) {
             desk.say(line);
         }
     }
+}
+
+/// Says which new copies the agent was asked for and has not announced.
+async fn tell_copies(desk: &mut Desk, registration: &TopicRegistration) -> Result<(), CliError> {
+    for open in desk.committer.open_copies(registration).await? {
+        let (ago, by) = (
+            desk.ago(open.request.requested_ms),
+            &open.request.requested_by,
+        );
+        desk.say(format!(
+            "  a new copy was asked for {ago} ago by {by}, and is not announced yet ({})",
+            open.key
+        ));
+    }
+    Ok(())
 }
 
 fn tell_found(desk: &mut Desk, found: &FoundReport) {

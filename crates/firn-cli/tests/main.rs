@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use change_event::partition::PartitionMap;
 use change_event::{
-    Clock, Column, ColumnType, IdSource, Lsn, Position, RandomIds, SourceSchema, SystemClock,
-    TopicRegistration, layout,
+    Clock, Column, ColumnType, CopyAnswer, IdSource, Lsn, Position, RandomIds, SourceSchema,
+    SystemClock, TopicRegistration, layout,
 };
 use glue_catalog::GlueCatalog;
 use iceberg::spec::{MAIN_BRANCH, SnapshotReference, SnapshotRetention};
@@ -286,7 +286,12 @@ async fn gap_is_accepted(cloud: &Deployment) -> i64 {
         true,
     );
     let requests = cloud.store.list("control/agent/shop/copy-request/").await;
-    assert_eq!(requests.unwrap().len(), 1);
+    let requests = requests.unwrap();
+    let [request] = requests.as_slice() else {
+        panic!("{requests:?}");
+    };
+    copy_is_answered(cloud, &request.key).await;
+    says(&cloud.firn(&apply).await, "a new copy is announced", true);
     let other = [
         "gap",
         "accept",
@@ -310,6 +315,22 @@ async fn gap_is_accepted(cloud: &Deployment) -> i64 {
     );
 
     first
+}
+
+/// A request is shown until the agent answers it.
+async fn copy_is_answered(cloud: &Deployment, request: &str) {
+    let pending = "a new copy was asked for";
+    says(&cloud.firn(&["status", TOPIC]).await, pending, true);
+    let answer = request.replace("copy-request", "copy-answer");
+    let copied = CopyAnswer::Copied {
+        copy_id: 2,
+        copy_lsn: Lsn(7),
+        row_count: 3,
+    };
+    let body = serde_json::to_vec(&copied).unwrap();
+    cloud.store.put(&answer, body.into()).await.unwrap();
+    let status = cloud.firn(&["status", TOPIC]).await;
+    assert!(!status.0.contains(pending), "{}", status.0);
 }
 
 /// Seen, looked at, replayed.

@@ -5,6 +5,8 @@
 //! # Invariants
 //! - One subject (a gap) makes one request, however often it is asked for; the next is made only after a refusal.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use change_event::{CopyAnswer, CopyRequest, TopicRegistration, layout};
 use object_io::{ObjectStore, VerifiedPut, put_if_absent_verified};
@@ -36,6 +38,15 @@ pub enum CopyState {
     },
     /// It is made and announced.
     Copied(CopyAnswer),
+}
+
+/// A request that the agent has not answered yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenCopy {
+    /// Key of the request.
+    pub key: String,
+    /// The request.
+    pub request: CopyRequest,
 }
 
 /// What the copy is for: names its requests.
@@ -75,6 +86,42 @@ impl Committer {
             key: layout::copy_request(source, subject),
             refused,
         })
+    }
+
+    /// The requests for a table that have no answer, by key. Changes nothing.
+    ///
+    /// One that cannot be read is left out: the agent refuses it.
+    ///
+    /// # Errors
+    /// [`CommitError::Object`].
+    pub async fn open_copies(
+        &self,
+        registration: &TopicRegistration,
+    ) -> Result<Vec<OpenCopy>, CommitError> {
+        let (source, store) = (&registration.source, self.store());
+        let folder = layout::copy_requests(source);
+        let answers = store.list(&layout::copy_answers(source)).await?;
+        let answered: HashSet<String> = answers.into_iter().map(|object| object.key).collect();
+        let mut open = Vec::new();
+        for object in store.list(&folder).await? {
+            let Some(name) = object.key.strip_prefix(&folder) else {
+                continue;
+            };
+            if answered.contains(&format!("{}{name}", layout::copy_answers(source))) {
+                continue;
+            }
+            let Some(body) = store.get(&object.key).await? else {
+                continue;
+            };
+            match serde_json::from_slice::<CopyRequest>(&body) {
+                Ok(request) if request.topic == registration.topic => open.push(OpenCopy {
+                    key: object.key,
+                    request,
+                }),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        Ok(open)
     }
 
     /// Asks for a copy, unless that is done already. Safe under concurrent callers.

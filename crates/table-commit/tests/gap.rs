@@ -398,6 +398,10 @@ async fn copy_is_asked_for_once_and_again_after_a_refusal() {
         .collect();
     assert_eq!(requests, std::slice::from_ref(&key));
 
+    let open = || async { world.committer.open_copies(&registration).await.unwrap() };
+    let keys: Vec<String> = open().await.into_iter().map(|copy| copy.key).collect();
+    assert_eq!(keys, requests);
+
     let answer = |key: &str, answer: CopyAnswer| {
         let key = key.replace("copy-request", "copy-answer");
         let store = world.store.clone();
@@ -419,4 +423,5 @@ async fn copy_is_asked_for_once_and_again_after_a_refusal() {
     };
     answer(&second, copied.clone()).await;
     assert_eq!(ask().await, CopyState::Copied(copied));
+    assert_eq!(open().await, []);
 }
