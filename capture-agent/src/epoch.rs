@@ -32,11 +32,22 @@ pub async fn claim_epoch(
     ids: &dyn IdSource,
     source_name: &str,
 ) -> Result<u64, AgentError> {
-    let mut epoch = highest(store, &layout::epoch_claims(source_name)).await? + 1;
+    let mut epoch = highest_epoch(store, source_name).await? + 1;
     while !claim(store, clock, ids, &layout::epoch_claim(source_name, epoch)).await? {
         epoch += 1;
     }
     Ok(epoch)
+}
+
+/// The highest epoch claimed of a source, 0 if there is none.
+///
+/// # Errors
+/// [`AgentError::Objects`].
+pub(crate) async fn highest_epoch(
+    store: &dyn ObjectStore,
+    source_name: &str,
+) -> Result<u64, AgentError> {
+    highest(store, &layout::epoch_claims(source_name)).await
 }
 
 /// Claims the next incarnation of a topic that is about to be created.

@@ -7,7 +7,7 @@
 //! - Fence first, then claim the epoch, then read progress: what is read cannot change any more.
 //! - A session never reuses a producer, an epoch or a connection of another.
 
-use change_event::{layout, naming};
+use change_event::{Disposition, layout, naming};
 use object_io::failpoint;
 use source_postgres::client::SystemIdentity;
 use source_postgres::{Catalog, Connection, ReplicationStream};
@@ -46,11 +46,12 @@ pub async fn run(context: &Context) -> Result<Ended, AgentError> {
         snapshot.totals.sessions += 1;
     });
     let (producer, owned) = take_over(context, &KafkaBroker(context)).await?;
+    let taken = owned.clone();
     let found = match Found::look(context, owned).await {
         Ok(found) => found,
         Err(error) => {
             producer.close().await;
-            return Err(error);
+            return Err(taken.halted(context, error).await);
         }
     };
     let outbox = found.owned.outbox(context, producer, &found.identity);
@@ -178,6 +179,24 @@ impl Owned {
             progress_topic,
             progress,
         })
+    }
+
+    /// What a session's halt over its slot or its progress comes to: fenced, if a later epoch is claimed.
+    ///
+    /// A session that stood still after it read progress sees what its successor did since, and would call that a loss: the
+    /// slot is ahead of the progress that it knows, or progress is missing. Whoever has no successor says so in the next session.
+    pub async fn halted(&self, context: &Context, error: AgentError) -> AgentError {
+        if error.disposition() != Disposition::Halt {
+            return error;
+        }
+        let source_name = context.source_name();
+        match epoch::highest_epoch(context.store.as_ref(), source_name).await {
+            Ok(highest) if highest > self.epoch => AgentError::Fenced {
+                source_name: source_name.to_owned(),
+            },
+            Ok(_) => error,
+            Err(unread) => unread,
+        }
     }
 
     /// The outbox of the session; where it stands is corrected once a copy has its position.

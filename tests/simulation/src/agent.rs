@@ -163,7 +163,11 @@ impl<P: TransactionalProducer> Starting<'_, P> {
             slot_exists: mark.is_some(),
             confirmed: mark.is_some().then_some(confirmed),
         }
-        .plan()?;
+        .plan();
+        let plan = match plan {
+            Ok(plan) => plan,
+            Err(error) => return Err(owned.halted(context, error).await),
+        };
         self.open_lanes(owned).await?;
         match (plan, manifest) {
             (Plan::Resume(_), _) => {
