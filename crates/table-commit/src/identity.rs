@@ -77,7 +77,8 @@ impl Committer {
         }
     }
 
-    /// Checks that a table which is not there may be made: none is on record, or its topic was made anew since.
+    /// Checks that a table which was not there may be made: none is on record, or its topic was made anew since, or somebody
+    /// made it meanwhile.
     ///
     /// # Errors
     /// [`CommitError::TableDropped`] (Halt); Retry from the store.
@@ -88,6 +89,10 @@ impl Committer {
     ) -> Result<(), CommitError> {
         match self.identity(table).await?.0 {
             Some(known) if known.topic_incarnation >= topic_incarnation => {
+                // It is made before it is put on record: made since the caller's look, it is here now.
+                if self.catalog.pointer(table).await?.is_some() {
+                    return Ok(());
+                }
                 Err(CommitError::TableDropped {
                     table: table.clone(),
                     table_uuid: known.table_uuid,

@@ -3,7 +3,7 @@
 use change_event::Predecessor;
 use function_kit::Metric;
 use functions::{TopicWriter, World, event};
-use table_commit::{AdoptOutcome, GapOutcome, GapPlace, Operator};
+use table_commit::{AdoptOutcome, CommitError, GapOutcome, GapPlace, Operator, TableName};
 
 #[tokio::test]
 async fn redelivered_batch_adds_nothing() {
@@ -300,6 +300,29 @@ async fn warm_function_sees_that_nothing_is_committed_for_half_a_day() {
         }
     }
     assert_eq!(failed.len(), 1);
+}
+
+#[tokio::test]
+async fn table_that_was_made_between_two_looks_was_not_dropped() {
+    let world = World::new();
+    let topic = world.announce("orders", 1, 0).await;
+    let registration = world.registration("orders").await;
+    let name = TableName::of(&registration);
+    // A sweep looks and finds no table; then another makes it and puts it on record; then the sweep asks the record.
+    assert!(world.committer.load(&name).await.unwrap().is_none());
+    let mut agent = TopicWriter::new(&topic, 0);
+    assert_eq!(
+        world
+            .deliver(&world.ingest(), &[agent.insert(1, "a")])
+            .await,
+        []
+    );
+    world.committer.may_be_made(&name, 1).await.unwrap();
+    world.drop_table("orders");
+    assert!(matches!(
+        world.committer.may_be_made(&name, 1).await,
+        Err(CommitError::TableDropped { .. })
+    ));
 }
 
 #[tokio::test]
