@@ -40,6 +40,11 @@ def steps(seed: int) -> Iterator[list[Statement]]:
             yield [*statements, *late(f"late_{number}", step)] if number <= LATE_TABLES_MAX else statements
 
 
+def is_late(lake_table: str) -> bool:
+    """Whether it is the lake table of a late one: such a table is written for a round, and is quiet for ever after."""
+    return lake_table.startswith("public__late_")
+
+
 def late(table: str, step: int) -> list[Statement]:
     """A table that comes with rows at step 0, and is changed at each later one; one of its rows changes its key."""
     if step == 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from firn_local.recovery import Recovery, after, busy
+from firn_local.special import is_late
 
 COMMITS = [(1.0, "old"), (50.0, "a"), (52.0, "a"), (54.0, "a"), (55.0, "b"), (60.5, "c"), (61.0, "a"), (64.0, "a")]
 
@@ -26,3 +27,8 @@ def test_one_late_commit_misses_the_bar():
     assert recovery.in_time
     recovery.add("kill", 10.1, 12.0)
     assert (recovery.in_time, recovery.faults) == (False, 2)
+
+
+def test_table_that_is_written_for_a_round_only_is_not_waited_for():
+    assert is_late("public__late_1")
+    assert not is_late("public__orders")
