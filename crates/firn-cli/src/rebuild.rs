@@ -50,7 +50,8 @@ pub(crate) async fn run(
             SwapIn::Stands { metadata_location } => {
                 desk.say(format!("  done: the table is {metadata_location}"));
                 desk.say(format!(
-                    "  its former files stay; when nobody reads them any more, remove control/i/{}/",
+                    "  its former files stay; when nobody reads them any more, and no sooner than a day from now, remove \
+                     control/i/{}/ (until then a function may still stage there, and only the seals say no)",
                     former.uuid
                 ));
                 return Ok(());
