@@ -3,77 +3,14 @@
 //! # Invariants
 //! - All that it has taken stands in its chains: who is interrupted begins with a new pointer and finds everything again.
 
-use std::sync::{Mutex, PoisonError};
-
-use async_trait::async_trait;
 use change_event::{SourceSchema, TopicRegistration};
-use iceberg::spec::TableMetadata;
 use uuid::Uuid;
 
-use crate::catalog::{
-    Catalog, CatalogError, CreateOutcome, Pointer, PointerVersion, SwapOutcome, TableName,
-};
+use crate::catalog::TableName;
 use crate::error::CommitError;
 use crate::metadata_file::{encode, key_of, next_location};
 use crate::publish::Race;
 use crate::table::{Committer, LoadedTable, registered};
-
-/// A catalog of one table, in memory.
-#[derive(Debug, Default)]
-pub(crate) struct DraftCatalog {
-    /// Where the metadata is, and how often it moved.
-    pointer: Mutex<Option<(String, u64)>>,
-}
-
-impl DraftCatalog {
-    fn pointer(&self) -> std::sync::MutexGuard<'_, Option<(String, u64)>> {
-        self.pointer.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[async_trait]
-impl Catalog for DraftCatalog {
-    async fn pointer(&self, _table: &TableName) -> Result<Option<Pointer>, CatalogError> {
-        let pointer = self.pointer().clone();
-        Ok(pointer.map(|(metadata_location, version)| Pointer {
-            metadata_location,
-            version: PointerVersion(version.to_string()),
-            record: None,
-        }))
-    }
-
-    async fn create(
-        &self,
-        _table: &TableName,
-        metadata_location: &str,
-        _metadata: &TableMetadata,
-    ) -> Result<CreateOutcome, CatalogError> {
-        let mut pointer = self.pointer();
-        if pointer.is_some() {
-            return Ok(CreateOutcome::Exists);
-        }
-        *pointer = Some((metadata_location.to_owned(), 1));
-        Ok(CreateOutcome::Created)
-    }
-
-    async fn swap(
-        &self,
-        _table: &TableName,
-        from: &Pointer,
-        metadata_location: &str,
-        _metadata: &TableMetadata,
-    ) -> Result<SwapOutcome, CatalogError> {
-        let mut pointer = self.pointer();
-        match pointer.as_mut() {
-            Some((location, version)) if from.version.0 == version.to_string() => {
-                metadata_location.clone_into(location);
-                *version += 1;
-                Ok(SwapOutcome::Swapped)
-            }
-            Some(_) | None => Ok(SwapOutcome::Conflict),
-        }
-    }
-}
 
 /// A table that is built beside the one that stands.
 #[derive(Debug, Clone)]

@@ -22,9 +22,10 @@ use uuid::Uuid;
 use crate::act::{ACTS_PROPERTY, Act, ActKind, Operator, with_acts};
 use crate::catalog::{CreateOutcome, Pointer, SwapOutcome, TableName};
 use crate::chain::{Chain, SlotOutcome};
-use crate::draft::{Draft, DraftCatalog};
+use crate::draft::Draft;
 use crate::error::CommitError;
 use crate::intent::Intent;
+use crate::memory::MemoryCatalog;
 use crate::metadata_file::{encode, key_of, next_location, uuid_of};
 use crate::publish::Race;
 use crate::state::{FRESHNESS_PROPERTY, Frontier, STATE_PROPERTY, TableState};
@@ -64,6 +65,11 @@ impl Former {
     pub const fn is_dropped(&self) -> bool {
         self.pointer.is_none()
     }
+
+    /// Its state, if it has one that can be read.
+    fn state(&self) -> Option<TableState> {
+        self.metadata.as_deref().and_then(state_of)
+    }
 }
 
 /// How a swap ended.
@@ -85,8 +91,11 @@ pub enum SwapIn {
 enum SwapBase {
     /// This pointer; none if the table was dropped.
     Pointer(Option<Pointer>),
-    /// An attempt of this call has landed.
-    Landed,
+    /// The table of the plan stands: an attempt of this call has landed, or another operator's.
+    Landed {
+        /// Where its metadata is.
+        metadata_location: String,
+    },
     /// Not every partition is sealed.
     MorePartitions,
 }
@@ -143,7 +152,7 @@ impl Committer {
             CommitError::MalformedAnswer { key, source }
         })?;
         let committer = Self {
-            catalog: Arc::new(DraftCatalog::default()),
+            catalog: Arc::new(MemoryCatalog::default()),
             ..self.clone()
         };
         Ok(Draft { committer, uuid })
@@ -160,41 +169,38 @@ impl Committer {
         former: &Former,
         plan: &Plan,
     ) -> Result<BTreeMap<u32, Frontier>, CommitError> {
+        let chain_of = |partition| Chain {
+            table_uuid: former.uuid.clone(),
+            topic: registration.topic.clone(),
+            partition,
+        };
+        let listed = self.store().list(&chain_of(0).folder()).await?;
+        let keys: Vec<&str> = listed.iter().map(|object| object.key.as_str()).collect();
+        let committed = former.state().map(|state| state.partitions);
         let mut ends = BTreeMap::new();
         for partition in partitions(registration, former) {
-            let chain = Chain {
-                table_uuid: former.uuid.clone(),
-                topic: registration.topic.clone(),
-                partition,
-            };
-            ends.insert(
-                partition,
-                self.seal_chain(registration, &chain, plan).await?,
-            );
+            let chain = chain_of(partition);
+            let mut places = Vec::new();
+            // What was given to `firn adopt` may lie ahead of every slot.
+            places.extend(committed.as_ref().and_then(|all| all.get(&partition)));
+            match chain.newest(keys.iter().copied()) {
+                Some(newest) => {
+                    let body = self.store().get(newest).await?.unwrap_or_default();
+                    places.push(Intent::from_bytes(newest, &body)?.after);
+                }
+                // Nothing was ever staged. The first slot is that of the incarnation at which the table was made.
+                None => places.extend((1..=registration.topic_incarnation).map(Frontier::start)),
+            }
+            let mut end = Frontier::start(0);
+            for place in places {
+                let sealed = self.seal_from(&chain, place, plan).await?;
+                if (sealed.incarnation, sealed.offset) > (end.incarnation, end.offset) {
+                    end = sealed;
+                }
+            }
+            ends.insert(partition, end);
         }
         Ok(ends)
-    }
-
-    async fn seal_chain(
-        &self,
-        registration: &TopicRegistration,
-        chain: &Chain,
-        plan: &Plan,
-    ) -> Result<Frontier, CommitError> {
-        let listed = self.store().list(&chain.folder()).await?;
-        let keys = listed.iter().map(|object| object.key.as_str());
-        let Some(newest) = chain.newest(keys) else {
-            // Nothing was ever staged. Its first slot is that of the incarnation at which the table was made.
-            let mut end = Frontier::start(0);
-            for incarnation in 1..=registration.topic_incarnation {
-                let first = Frontier::start(incarnation);
-                end = self.seal_from(chain, first, plan).await?;
-            }
-            return Ok(end);
-        };
-        let body = self.store().get(newest).await?.unwrap_or_default();
-        let intent = Intent::from_bytes(newest, &body)?;
-        self.seal_from(chain, intent.after, plan).await
     }
 
     /// Walks on from a place of the chain and seals its end.
@@ -270,9 +276,9 @@ impl Committer {
         let key = key_of(self.store(), &location)?;
         self.store().put(key, body).await?;
         let mut race = Race::new(name, "rebuild", self.limits.tries_max);
-        loop {
-            let pointer = match self.swap_base(name, former, (&location, ends)).await? {
-                SwapBase::Landed => break,
+        let metadata_location = loop {
+            let pointer = match self.swap_base(name, former, (draft, ends)).await? {
+                SwapBase::Landed { metadata_location } => break metadata_location,
                 SwapBase::MorePartitions => {
                     self.discard(&[location]).await;
                     return Ok(SwapIn::MorePartitions);
@@ -293,16 +299,14 @@ impl Committer {
                 },
             };
             if outcome == SwapOutcome::Swapped {
-                break;
+                break location;
             }
             race.note(outcome);
-        }
+        };
         let stands = self.load_existing(name).await?;
         self.identify(&stands, stands.state.topic_incarnation)
             .await?;
-        Ok(SwapIn::Stands {
-            metadata_location: location,
-        })
+        Ok(SwapIn::Stands { metadata_location })
     }
 
     /// The draft's metadata as it is swapped in: with what the standing table's owner has set, and with the act.
@@ -345,7 +349,7 @@ impl Committer {
         &self,
         name: &TableName,
         former: &Former,
-        (location, ends): (&str, &BTreeMap<u32, Frontier>),
+        (draft, ends): (&Draft, &BTreeMap<u32, Frontier>),
     ) -> Result<SwapBase, CommitError> {
         let another = || CommitError::RebuiltAnother {
             table: name.clone(),
@@ -354,27 +358,27 @@ impl Committer {
         let Some(pointer) = self.catalog.pointer(name).await? else {
             return Ok(SwapBase::Pointer(None));
         };
-        if pointer.metadata_location == location {
-            return Ok(SwapBase::Landed);
-        }
-        let known = former.pointer.as_ref().ok_or_else(another)?;
-        if former.metadata.is_none() {
-            // It cannot be read: then nothing may have changed at all.
-            return if pointer.version == known.version {
-                Ok(SwapBase::Pointer(Some(pointer)))
-            } else {
-                Err(another())
-            };
+        if let Some(known) = former
+            .pointer
+            .as_ref()
+            .filter(|_| former.metadata.is_none())
+            && pointer.version == known.version
+        {
+            // It cannot be read, but nothing has changed at all.
+            return Ok(SwapBase::Pointer(Some(pointer)));
         }
         let found = self.find_existing(name).await?;
-        if found.metadata.uuid().to_string() != former.uuid {
+        let uuid = found.metadata.uuid();
+        if uuid == draft.uuid {
+            let metadata_location = found.pointer.metadata_location;
+            return Ok(SwapBase::Landed { metadata_location });
+        }
+        if former.metadata.is_none() || uuid.to_string() != former.uuid {
             return Err(another());
         }
-        let registered = registered_partitions(&found.metadata);
-        if registered
-            .iter()
-            .all(|partition| ends.contains_key(partition))
-        {
+        let state = state_of(&found.metadata);
+        let mut registered = state.iter().flat_map(|state| state.partitions.keys());
+        if registered.all(|partition| ends.contains_key(partition)) {
             Ok(SwapBase::Pointer(Some(found.pointer)))
         } else {
             Ok(SwapBase::MorePartitions)
@@ -422,20 +426,16 @@ impl Committer {
 
 /// Partitions that the table may have taken something for.
 fn partitions(registration: &TopicRegistration, former: &Former) -> BTreeSet<u32> {
-    let mut partitions: BTreeSet<u32> = (0..registration.partition_map.partitions.max(1)).collect();
-    if let Some(metadata) = &former.metadata {
-        partitions.extend(registered_partitions(metadata));
-    }
-    partitions
+    let announced = 0..registration.partition_map.partitions.max(1);
+    let registered = former.state().into_iter();
+    let registered = registered.flat_map(|state| state.partitions.into_keys());
+    announced.chain(registered).collect()
 }
 
-/// Partitions in the state of a table; none if it has no state that can be read.
-fn registered_partitions(metadata: &TableMetadata) -> BTreeSet<u32> {
-    let json = metadata.properties().get(STATE_PROPERTY);
-    let state: Option<TableState> = json.and_then(|json| serde_json::from_str(json).ok());
-    state
-        .map(|state| state.partitions.into_keys().collect())
-        .unwrap_or_default()
+/// The state of a table, if it has one that can be read.
+fn state_of(metadata: &TableMetadata) -> Option<TableState> {
+    let json = metadata.properties().get(STATE_PROPERTY)?;
+    serde_json::from_str(json).ok()
 }
 
 fn malformed(key: &str) -> impl Fn(serde_json::Error) -> CommitError {

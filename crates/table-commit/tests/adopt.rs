@@ -213,6 +213,41 @@ async fn state_is_given_only_where_none_is_found() {
 }
 
 #[tokio::test]
+async fn rebuild_seals_a_frontier_that_was_given_ahead_of_every_slot() {
+    let world = world().await;
+    stage(&world, 0, "a", 2, 1).await;
+    lose_state(&world).await;
+    let ahead = Frontier {
+        offset: 40,
+        epoch: 1,
+        pseq: 40,
+        ..Frontier::start(1)
+    };
+    let given = GivenState {
+        partitions: BTreeMap::from([(0, ahead)]),
+        document: schema(1),
+    };
+    let adopted = adopt(&world, Some(&given)).await;
+    assert!(matches!(adopted, AdoptOutcome::Adopted(_)), "{adopted:?}");
+    let committer = &world.committer;
+    let (former, _) = committer.examine_rebuild(&registration(2)).await.unwrap();
+    let plan = committer.plan_rebuild(&former, &operator()).await.unwrap();
+    let ends = committer.seal(&registration(2), &former, &plan).await;
+    assert_eq!(ends.unwrap()[&0], ahead);
+    let after = Frontier {
+        offset: 41,
+        pseq: 41,
+        ..ahead
+    };
+    let late = Intent::new("late".to_owned(), &ahead, &after, Vec::new(), NOW_MS);
+    let chain = world.table().await.chain(0);
+    assert!(matches!(
+        chain.win(world.store.as_ref(), &ahead, &late).await,
+        Err(CommitError::ChainSealed { .. })
+    ));
+}
+
+#[tokio::test]
 async fn table_without_our_columns_is_not_adopted() {
     let world = world().await;
     lose_state(&world).await;

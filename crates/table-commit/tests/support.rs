@@ -8,9 +8,9 @@ use change_event::{Column, ColumnType, Lsn, Position, SourceSchema, TopicRegistr
 use iceberg::io::FileIO;
 use iceberg::spec::{ManifestList, TableMetadata};
 use object_io::{MemoryStore, ObjectStore};
-use table_commit::{Committer, LoadedTable, TableName};
+use table_commit::{Committer, LoadedTable, MemoryCatalog, TableName};
 use table_file::StagedFile;
-use test_kit::{ManualClock, MemoryCatalog, SeededIds};
+use test_kit::{ManualClock, SeededIds};
 
 pub(crate) const TOPIC: &str = "shop.public.orders";
 pub(crate) const NOW_MS: i64 = 1_770_000_000_000;

@@ -7,12 +7,10 @@
 
 pub mod fault;
 pub mod kafka;
-pub mod memory;
 pub mod meter;
 pub mod postgres;
 pub mod seed;
 
 pub use fault::{FaultPlan, FaultyCatalog, FaultyStore};
-pub use memory::MemoryCatalog;
 pub use meter::{Meter, MeteredCatalog, MeteredStore, Requests};
 pub use seed::{ManualClock, Seed, SeededIds};

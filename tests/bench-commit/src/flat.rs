@@ -12,12 +12,11 @@ use change_event::{TopicRegistration, partition::PartitionMap};
 use iceberg::spec::ManifestList;
 use object_io::{MemoryStore, ObjectStore};
 use table_commit::{
-    Catalog, CombineOutcome, Committer, Frontier, Intent, LoadedTable, SlotOutcome, TableName,
+    Catalog, CombineOutcome, Committer, Frontier, Intent, LoadedTable, MemoryCatalog, SlotOutcome,
+    TableName,
 };
 use table_file::{ColumnStatistics, StagedFile};
-use test_kit::{
-    ManualClock, MemoryCatalog, Meter, MeteredCatalog, MeteredStore, Requests, SeededIds,
-};
+use test_kit::{ManualClock, Meter, MeteredCatalog, MeteredStore, Requests, SeededIds};
 
 use crate::figures::float;
 

@@ -17,8 +17,8 @@ use function_kit::{Deadline, DelayedQueue, Metrics, QueueError, Registry};
 use functions::InProcess;
 use ingest::Ingest;
 use object_io::{MemoryStore, ObjectStore};
-use table_commit::{Catalog, Committer};
-use test_kit::{MemoryCatalog, Meter, MeteredCatalog, MeteredStore, Seed, SeededIds};
+use table_commit::{Catalog, Committer, MemoryCatalog};
+use test_kit::{Meter, MeteredCatalog, MeteredStore, Seed, SeededIds};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 

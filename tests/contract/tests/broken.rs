@@ -7,8 +7,9 @@ use bytes::Bytes;
 use contract::{catalog_suite, store_suite};
 use iceberg::spec::TableMetadata;
 use object_io::{ListPage, MemoryStore, ObjectError, ObjectStore, PutOutcome};
-use table_commit::{Catalog, CatalogError, CreateOutcome, Pointer, SwapOutcome, TableName};
-use test_kit::MemoryCatalog;
+use table_commit::{
+    Catalog, CatalogError, CreateOutcome, MemoryCatalog, Pointer, SwapOutcome, TableName,
+};
 
 use crate::local::metadata;
 

@@ -6,8 +6,7 @@ use contract::{catalog_suite, store_suite};
 use iceberg::TableCreation;
 use iceberg::spec::{TableMetadata, TableMetadataBuilder};
 use object_io::{FolderStore, MemoryStore, ObjectStore};
-use table_commit::TableName;
-use test_kit::MemoryCatalog;
+use table_commit::{MemoryCatalog, TableName};
 
 pub(crate) fn metadata(location: &str) -> TableMetadata {
     let creation = TableCreation::builder()

@@ -16,10 +16,8 @@ use ingest::Ingest;
 use maintain::{Ages, Maintain, Settings, Summary};
 use object_io::{MemoryStore, ObjectStore};
 use serde_json::Value;
-use table_commit::{Catalog, Committer, LoadedTable, TableName};
-use test_kit::{
-    FaultyCatalog, FaultyStore, ManualClock, MemoryCatalog, Meter, MeteredCatalog, SeededIds,
-};
+use table_commit::{Catalog, Committer, LoadedTable, MemoryCatalog, TableName};
+use test_kit::{FaultyCatalog, FaultyStore, ManualClock, Meter, MeteredCatalog, SeededIds};
 
 use crate::lake::{self, Row};
 use crate::ports::{CountingStore, InProcess, MemoryQueue};

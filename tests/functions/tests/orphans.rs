@@ -13,11 +13,11 @@ use maintain::{Ages, Settings, Summary};
 use object_io::ObjectStore;
 use serde_json::json;
 use table_commit::{
-    Catalog, CatalogError, CommitError, Committer, CreateOutcome, Frontier, Intent, Pointer,
-    SwapOutcome, TableName,
+    Catalog, CatalogError, CommitError, Committer, CreateOutcome, Frontier, Intent, MemoryCatalog,
+    Pointer, SwapOutcome, TableName,
 };
 use table_file::StagedFile;
-use test_kit::{MemoryCatalog, SeededIds};
+use test_kit::SeededIds;
 
 const RUN: &str = r#"{"maintain":true}"#;
 const DRY_RUN: &str = r#"{"maintain":true,"dry_run":true}"#;

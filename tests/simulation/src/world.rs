@@ -17,8 +17,8 @@ use futures_util::FutureExt as _;
 use iceberg::spec::TableMetadata;
 use object_io::{MemoryStore, ObjectStore as _};
 use source_postgres::Acknowledger;
-use table_commit::{Limits, TableName};
-use test_kit::{ManualClock, MemoryCatalog, SeededIds};
+use table_commit::{Limits, MemoryCatalog, TableName};
+use test_kit::{ManualClock, SeededIds};
 
 use crate::calls::{Calls, Op, ProcessId};
 use crate::choice::{Choices, Stream};

@@ -6,7 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use iceberg::spec::TableMetadata;
-use table_commit::{
+
+use crate::catalog::{
     Catalog, CatalogError, CreateOutcome, Pointer, PointerVersion, SwapOutcome, TableName,
 };
 
