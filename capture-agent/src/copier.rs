@@ -14,6 +14,7 @@
 //! - A captured table that leaves the publication has a gap: that is shown until a new copy is announced, never passed over.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -84,8 +85,8 @@ impl Copier {
         }
     }
 
-    /// Runs until the session ends.
-    pub async fn run(mut self) {
+    /// Runs until the session ends it.
+    pub async fn run(mut self) -> Infallible {
         let mut connected = None;
         loop {
             if let Err(error) = self.round(&mut connected).await {

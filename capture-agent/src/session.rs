@@ -121,8 +121,15 @@ async fn follow(
         progress: found.owned.progress,
         asks,
     };
-    let copying = tokio::spawn(copier.run());
-    let ended = capture.run(stream).await;
+    let mut copying = tokio::spawn(copier.run());
+    let ended = tokio::select! {
+        ended = capture.run(stream) => ended,
+        // Without it no table would be copied any more, in silence: a defect there ends the agent like one here.
+        copied = &mut copying => match copied {
+            Ok(never) => match never {},
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        },
+    };
     // What it leaves half done, the next session finds.
     copying.abort();
     capture.frames.abandon().await;
