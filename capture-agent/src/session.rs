@@ -51,7 +51,7 @@ pub async fn run(context: &Context) -> Result<Ended, AgentError> {
         Ok(found) => found,
         Err(error) => {
             producer.close().await;
-            return Err(taken.halted(context, error).await);
+            return Err(taken.halted(context, &KafkaBroker(context), error).await);
         }
     };
     let outbox = found.owned.outbox(context, producer, &found.identity);
@@ -188,22 +188,39 @@ impl Owned {
         })
     }
 
-    /// What a session's halt over its slot or its progress comes to: fenced, if a later epoch is claimed.
+    /// What a session's halt over its slot or its progress comes to: fenced, if progress went on or a later epoch is claimed.
     ///
-    /// A session that stood still after it read progress sees what its successor did since, and would call that a loss: the
-    /// slot is ahead of the progress that it knows, or progress is missing. Whoever has no successor says so in the next session.
-    pub async fn halted(&self, context: &Context, error: AgentError) -> AgentError {
+    /// A session that stood still sees what its successor did since, and would call that a loss: the slot is ahead of the
+    /// progress that it knows, or progress is missing. A slot is acknowledged only after progress is committed, so progress that is
+    /// read behind the look tells. Its epoch alone would not: it may have claimed it after its successor did.
+    pub async fn halted<B: Broker>(
+        &self,
+        context: &Context,
+        broker: &B,
+        error: AgentError,
+    ) -> AgentError {
         if error.disposition() != Disposition::Halt {
             return error;
         }
-        let source_name = context.source_name();
-        match epoch::highest_epoch(context.store.as_ref(), source_name).await {
-            Ok(highest) if highest > self.epoch => AgentError::Fenced {
-                source_name: source_name.to_owned(),
+        match self.is_succeeded(context, broker).await {
+            Ok(true) => AgentError::Fenced {
+                source_name: context.source_name().to_owned(),
             },
-            Ok(_) => error,
+            Ok(false) => error,
             Err(unread) => unread,
         }
+    }
+
+    async fn is_succeeded<B: Broker>(
+        &self,
+        context: &Context,
+        broker: &B,
+    ) -> Result<bool, AgentError> {
+        let highest = epoch::highest_epoch(context.store.as_ref(), context.source_name()).await?;
+        if highest > self.epoch {
+            return Ok(true);
+        }
+        Ok(broker.progress(&self.progress_topic).await?.position != self.progress.position)
     }
 
     /// The outbox of the session; where it stands is corrected once a copy has its position.
@@ -263,14 +280,8 @@ impl Found {
         let identity = replication.identify_system().await?;
         let mut catalog = Catalog::connect(&options).await?;
         if let Some(position) = &mut owned.progress.position {
-            *position = failover::followed(
-                source_name,
-                position,
-                &identity,
-                &mut replication,
-                &mut catalog,
-            )
-            .await?;
+            *position =
+                failover::followed(source_name, position, &identity, &mut replication).await?;
         }
         let progress = &owned.progress;
         let state = catalog.slot_state(&config.source.slot).await?;

@@ -65,6 +65,7 @@ impl Agent {
     /// Whatever ended it.
     pub(crate) async fn session(self) -> Result<(), AgentError> {
         let identity = SystemIdentity {
+            in_recovery: false,
             system_id: "7".to_owned(),
             timeline: 1,
             flush_lsn: BEGIN,
@@ -166,7 +167,7 @@ impl<P: TransactionalProducer> Starting<'_, P> {
         .plan();
         let plan = match plan {
             Ok(plan) => plan,
-            Err(error) => return Err(owned.halted(context, error).await),
+            Err(error) => return Err(owned.halted(context, &self.agent.broker, error).await),
         };
         self.open_lanes(owned).await?;
         match (plan, manifest) {
