@@ -14,8 +14,8 @@
 //! PostgreSQL manual, "Streaming Replication Protocol" (`TIMELINE_HISTORY`) and "Timelines"; `timeline.c`: a line per former
 //! timeline, with the position at which the next one began.
 
+use source_postgres::Connection;
 use source_postgres::client::{SystemIdentity, TimelineSwitch};
-use source_postgres::{Catalog, Connection};
 
 use crate::error::AgentError;
 use crate::progress::{PastLog, PositionRecord};
@@ -30,10 +30,9 @@ pub(crate) async fn followed(
     position: &PositionRecord,
     identity: &SystemIdentity,
     replication: &mut Connection,
-    catalog: &mut Catalog,
 ) -> Result<PositionRecord, AgentError> {
     same_system(source_name, position, identity)?;
-    if catalog.is_in_recovery().await? {
+    if identity.in_recovery {
         return Err(AgentError::SourceInRecovery {
             source_name: source_name.to_owned(),
         });
@@ -151,6 +150,7 @@ mod tests {
 
     fn server(timeline: u32) -> SystemIdentity {
         SystemIdentity {
+            in_recovery: false,
             system_id: "7".to_owned(),
             timeline,
             flush_lsn: Lsn(500),

@@ -210,14 +210,13 @@ impl Starting<'_> {
         let Found {
             identity,
             replication: Some(replication),
-            catalog,
             ..
         } = &mut self.found
         else {
             return Err(NO_CONNECTION);
         };
         let source_name = self.context.source_name();
-        let start = failover::followed(source_name, &start, identity, replication, catalog).await?;
+        let start = failover::followed(source_name, &start, identity, replication).await?;
         let (copy_lsn, position) = (start.commit_lsn, start.position());
         self.outbox.begin_at(start)?;
         let tables = &self.tables;
@@ -315,7 +314,7 @@ impl Starting<'_> {
         }
         let config = &self.context.config;
         let mut request = TopicRequest::of(config, naming::EVENTS_SCHEMA, naming::EVENTS_TABLE);
-        request.partitions = 1;
+        request.partitions = None;
         let registration = topics.ensure(&request).await?;
         self.add_lane(registration);
         let lines = std::mem::take(&mut self.lines);

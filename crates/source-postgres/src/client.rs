@@ -95,6 +95,8 @@ pub struct SystemIdentity {
     pub system_id: String,
     /// Timeline; it rises with each promotion.
     pub timeline: u32,
+    /// Whether it was a standby right before it named its timeline.
+    pub in_recovery: bool,
     /// End of the flushed log.
     pub flush_lsn: Lsn,
     /// Database of the connection.
@@ -252,9 +254,13 @@ impl Connection {
     /// # Errors
     /// As [`Connection::query`].
     pub async fn identify_system(&mut self) -> Result<SystemIdentity, SourceError> {
+        // First: who was no standby here has ended its promotion, and the timeline it names next is the one it writes.
+        let rows = self.query("SELECT pg_is_in_recovery()").await?;
+        let in_recovery = first(&rows)?.flag(0)?;
         let rows = self.query("IDENTIFY_SYSTEM").await?;
         let row = first(&rows)?;
         Ok(SystemIdentity {
+            in_recovery,
             system_id: row.text(0)?,
             timeline: row.parse(1)?,
             flush_lsn: row.parse(2)?,

@@ -73,17 +73,6 @@ impl Catalog {
     }
 }
 
-impl Catalog {
-    /// Whether the server is a standby now.
-    ///
-    /// # Errors
-    /// As [`crate::Connection::query`].
-    pub async fn is_in_recovery(&mut self) -> Result<bool, SourceError> {
-        let rows = self.query("SELECT pg_is_in_recovery()").await?;
-        first(&rows)?.flag(0)
-    }
-}
-
 /// `pg_settings` shows a setting in its base unit, `current_setting` does not.
 const SERVER_FACTS: &str = "\
 SELECT current_setting('server_version_num'), current_setting('server_version'),
