@@ -248,17 +248,17 @@ impl TableState {
             }
             oldest = id;
         }
-        let Some(ours) = self.snapshot_id else {
+        if self.snapshot_id.is_none() {
             return Ok(());
-        };
+        }
         // The walk ended before ours. If it ended at a snapshot whose parent was expired, ours may lie behind that, as long
-        // as it is expired itself and nothing older than it was walked over.
+        // as nothing older than it was walked over. It may be there still, for a tag's sake.
         let oldest = metadata.snapshot_by_id(oldest);
         let parent_expired = oldest.is_some_and(|snapshot| {
             snapshot.parent_snapshot_id().is_some()
                 && snapshot.sequence_number() > self.sequence_number
         });
-        if parent_expired && metadata.snapshot_by_id(ours).is_none() {
+        if parent_expired {
             return Ok(());
         }
         Err(moved())

@@ -120,6 +120,17 @@ async fn compaction_and_expiry_by_others_is_no_rollback() {
 }
 
 #[tokio::test]
+async fn expiry_between_the_head_and_our_snapshot_that_stays_is_no_rollback() {
+    let world = world().await;
+    let ours = commit(&world, "a").await;
+    stranger(&world, 71, ours, &[]).await;
+    stranger(&world, 72, 71, &[71]).await;
+    assert!(current(&world).await.snapshot_by_id(ours).is_some());
+    assert!(world.committer.load(&name()).await.unwrap().is_some());
+    commit(&world, "b").await;
+}
+
+#[tokio::test]
 async fn history_that_nobody_knows_any_more_halts() {
     let world = world().await;
     let ours = commit(&world, "a").await;
