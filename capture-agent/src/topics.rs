@@ -5,8 +5,8 @@
 //! # Invariants
 //! - A topic's incarnation is claimed *before* the topic is created: a crash in between costs a number, never a topic that
 //!   starts its offsets anew under an old number.
-//! - The partition map stored in the registration is raised to what is configured, and never lowered: partitions first, then the
-//!   registration; its barrier is written by the session (`capture`).
+//! - The partition map is raised to what is configured, and never lowered: decided in a document that is created once, then the
+//!   partitions, then the registration; its barrier is written by the session (`capture`).
 //! - A compacted topic is refused: it would lose changes before they are read.
 
 use std::collections::HashMap;
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use change_event::partition::PartitionMap;
 use change_event::{Lsn, TopicRegistration, layout, naming};
-use object_io::failpoint;
+use object_io::{ObjectStore, failpoint};
 use rdkafka::admin::{
     AdminClient, AdminOptions, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
 };
@@ -29,7 +29,7 @@ use crate::epoch;
 use crate::error::AgentError;
 use crate::failpoints;
 use crate::kafka::client_config;
-use crate::objects;
+use crate::objects::{self, Creation};
 
 /// Longest wait for the broker to answer an administrative request.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -47,8 +47,8 @@ pub struct TopicRequest {
     pub topic: String,
     /// Its name in the lake.
     pub lake_table: String,
-    /// Partitions that it is to have.
-    pub partitions: u32,
+    /// Partitions that it is to have; none if they are nobody's wish: those that it has, or one.
+    pub partitions: Option<u32>,
     /// Everything of the source that was ever sent committed before here; 0 if nothing was.
     pub sent_until: Lsn,
     /// Seconds between two commits.
@@ -68,12 +68,14 @@ impl TopicRequest {
             lake_table: of_table
                 .name
                 .unwrap_or_else(|| naming::lake_table_name(table_schema, table_name)),
-            partitions: config
-                .topics
-                .tables
-                .get(&name)
-                .copied()
-                .unwrap_or(config.topics.partitions),
+            partitions: Some(
+                config
+                    .topics
+                    .tables
+                    .get(&name)
+                    .copied()
+                    .unwrap_or(config.topics.partitions),
+            ),
             sent_until: Lsn(0),
             freshness_seconds: of_table
                 .freshness_seconds
@@ -144,16 +146,14 @@ impl<'a> Topics<'a> {
         let key = layout::registration(&request.topic);
         let stored: Option<TopicRegistration> = objects::read(store, &key).await?;
         let found = self.partition_counts.get(&request.topic).copied();
-        let held = match (&stored, found) {
-            (Some(stored), _) => stored.partition_map.clone(),
-            // Created by someone else, or by us before a crash: its partitions are the map.
-            (None, Some(partitions)) => PartitionMap::first(partitions),
-            (None, None) => PartitionMap::first(request.partitions),
-        };
-        let map = next_map(&held, request)?;
+        let stored_map = stored.as_ref().map(|stored| &stored.partition_map);
+        let held = held_map(stored_map, found, request);
+        let map = next_map(store, &held, request).await?;
         let raised = map.version > held.version;
         match found {
-            Some(found) if held.partitions <= found && found < map.partitions => {
+            Some(found)
+                if found < map.partitions && (held.partitions <= found || stored.is_none()) =>
+            {
                 self.refuse_compacted(&request.topic).await?;
                 self.add_partitions(&request.topic, map.partitions).await?;
                 failpoint::hit(failpoints::AFTER_PARTITIONS_CREATED);
@@ -292,25 +292,64 @@ impl<'a> Topics<'a> {
     }
 }
 
+/// The map that a topic has: as it is registered; else, of one that somebody created, what there is.
+fn held_map(
+    stored: Option<&PartitionMap>,
+    found: Option<u32>,
+    request: &TopicRequest,
+) -> PartitionMap {
+    let asked = request.partitions;
+    match (stored, found) {
+        (Some(stored), _) => stored.clone(),
+        // Created by someone else, or by us before a crash, and nothing was ever sent.
+        (None, Some(found)) if request.sent_until == Lsn(0) => {
+            PartitionMap::first(asked.map_or(found, |asked| asked.max(found)))
+        }
+        (None, Some(found)) => PartitionMap::first(found),
+        (None, None) => PartitionMap::first(asked.unwrap_or(1)),
+    }
+}
+
 /// The map that holds from now on: the one held, or a larger one.
-fn next_map(held: &PartitionMap, request: &TopicRequest) -> Result<PartitionMap, AgentError> {
-    if request.partitions < held.partitions {
+async fn next_map(
+    store: &dyn ObjectStore,
+    held: &PartitionMap,
+    request: &TopicRequest,
+) -> Result<PartitionMap, AgentError> {
+    let asked = request.partitions.unwrap_or(held.partitions);
+    let mut map = held.clone();
+    while asked > map.partitions {
+        let incarnation = epoch::current_incarnation(store, &request.topic).await?;
+        let next = map.raised(asked, request.sent_until);
+        map = decided(store, &request.topic, incarnation, next).await?;
+    }
+    if asked < map.partitions {
         return Err(AgentError::PartitionsLowered {
             topic: request.topic.clone(),
-            held: held.partitions,
-            asked: request.partitions,
+            held: map.partitions,
+            asked,
         });
     }
-    let map = if request.partitions > held.partitions {
-        held.raised(request.partitions, request.sent_until)
-    } else {
-        held.clone()
-    };
     Ok(if request.sent_until == Lsn(0) {
         map.from_the_beginning()
     } else {
         map
     })
+}
+
+/// The next map as it was decided first. Who decides has fenced its predecessor and has sent nothing yet, so that a decision
+/// which arrives late, from a session that was fenced meanwhile, is as good as another: but there is only one.
+async fn decided(
+    store: &dyn ObjectStore,
+    topic: &str,
+    incarnation: u32,
+    next: PartitionMap,
+) -> Result<PartitionMap, AgentError> {
+    let key = layout::partition_map(topic, incarnation, next.version);
+    match objects::create(store, &key, &next).await? {
+        Creation::Ours => Ok(next),
+        Creation::Other(decided) => Ok(decided),
+    }
 }
 
 /// Partitions of every topic. Asking for one by name could create it where the broker creates topics on sight.
@@ -339,6 +378,8 @@ fn partition_counts(client: &ClientConfig) -> Result<HashMap<String, u32>, Agent
 
 #[cfg(test)]
 mod tests {
+    use object_io::MemoryStore;
+
     use super::*;
 
     fn request(partitions: u32, sent_until: u64) -> TopicRequest {
@@ -347,30 +388,73 @@ mod tests {
             table_name: "orders".to_owned(),
             topic: "shop.public.orders".to_owned(),
             lake_table: "public__orders".to_owned(),
-            partitions,
+            partitions: Some(partitions),
             sent_until: Lsn(sent_until),
             freshness_seconds: 60,
         }
     }
 
-    #[test]
-    fn map_is_raised_once_and_holds_from_behind_what_was_sent() {
+    async fn next(store: &MemoryStore, held: &PartitionMap, request: TopicRequest) -> PartitionMap {
+        next_map(store, held, &request).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn map_is_raised_once_and_holds_from_behind_what_was_sent() {
+        let store = MemoryStore::new("b");
         let held = PartitionMap::first(2);
-        assert_eq!(next_map(&held, &request(2, 50)).unwrap(), held);
-        let raised = next_map(&held, &request(4, 50)).unwrap();
+        assert_eq!(next(&store, &held, request(2, 50)).await, held);
+        let raised = next(&store, &held, request(4, 50)).await;
         assert_eq!(
             (raised.version_at(Lsn(49)), raised.version_at(Lsn(50))),
             (1, 2)
         );
-        assert_eq!(next_map(&raised, &request(4, 90)).unwrap(), raised);
+        assert_eq!(next(&store, &raised, request(4, 90)).await, raised);
         // Nothing was sent yet: the newest map holds from the beginning.
-        let anew = next_map(&raised, &request(8, 0)).unwrap();
+        let anew = next(&store, &raised, request(8, 0)).await;
         assert_eq!((anew.version, anew.version_at(Lsn(0))), (3, 3));
     }
 
+    #[tokio::test]
+    async fn raise_is_decided_once_whoever_comes_late() {
+        let store = MemoryStore::new("b");
+        let held = PartitionMap::first(2);
+        let first = next(&store, &held, request(4, 600)).await;
+        // A session that was fenced meanwhile, and looked when less had been flushed; and one that finds no registration of it.
+        assert_eq!(next(&store, &held, request(4, 400)).await, first);
+        assert_eq!(next(&store, &held, request(4, 900)).await, first);
+        // More is asked for: the decided one stands before it.
+        let more = next(&store, &held, request(8, 900)).await;
+        assert_eq!(
+            (more.version_at(Lsn(599)), more.version_at(Lsn(600))),
+            (1, 2)
+        );
+        assert_eq!((more.version, more.partitions), (3, 8));
+        // Less is asked for than was decided.
+        let refused = next_map(&store, &held, &request(3, 900)).await;
+        assert!(matches!(
+            refused,
+            Err(AgentError::PartitionsLowered { held: 4, .. })
+        ));
+    }
+
     #[test]
-    fn lower_number_of_partitions_is_refused_with_words() {
-        let refused = next_map(&PartitionMap::first(4), &request(3, 50)).unwrap_err();
+    fn topic_of_which_nothing_was_sent_needs_no_barrier() {
+        let held = |asked, sent_until| held_map(None, Some(2), &request(asked, sent_until));
+        assert_eq!(held(4, 0), PartitionMap::first(4));
+        // What was sent, by whomever, went to the partitions that there were.
+        assert_eq!(held(4, 50), PartitionMap::first(2));
+        let as_it_is = TopicRequest {
+            partitions: None,
+            ..request(1, 0)
+        };
+        assert_eq!(held_map(None, Some(3), &as_it_is), PartitionMap::first(3));
+    }
+
+    #[tokio::test]
+    async fn lower_number_of_partitions_is_refused_with_words() {
+        let store = MemoryStore::new("b");
+        let held = PartitionMap::first(4);
+        let refused = next_map(&store, &held, &request(3, 50)).await.unwrap_err();
         assert!(matches!(refused, AgentError::PartitionsLowered { .. }));
         let words = refused.to_string();
         assert!(

@@ -55,6 +55,12 @@ pub fn incarnation_claims(topic: &str) -> String {
     format!("control/topic/{topic}/incarnation/")
 }
 
+/// A version of a topic's partition map, decided once: created once.
+#[must_use]
+pub fn partition_map(topic: &str, incarnation: u32, version: u32) -> String {
+    format!("control/topic/{topic}/map/{incarnation:010}-{version:010}.json")
+}
+
 /// The mark that a source had a slot: who finds it without the slot has lost the slot.
 #[must_use]
 pub fn slot_mark(source: &str) -> String {
