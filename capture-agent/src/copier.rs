@@ -18,7 +18,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use change_event::CopyAnswer;
+use change_event::{CopyAnswer, Disposition};
 use object_io::failpoint;
 use source_postgres::Catalog;
 use source_postgres::catalog::NamedTable;
@@ -140,13 +140,24 @@ impl Copier {
     async fn look(&mut self, catalog: &mut Catalog) -> Result<Census, AgentError> {
         let mut census = census::look(&self.context.config, catalog, &self.captured).await?;
         if !census.new.is_empty() {
+            let mut refused = BTreeMap::new();
             for name in std::mem::take(&mut census.new) {
                 // Of two new ones that want one name, the second is unfit from now on.
-                if census::name_problem(&self.context.config, &self.captured, &name).is_none() {
-                    self.take_in(name).await?;
+                if census::name_problem(&self.context.config, &self.captured, &name).is_some() {
+                    continue;
+                }
+                let table = name.table().to_string();
+                match self.take_in(name).await {
+                    Ok(()) => {}
+                    // Its topic cannot be used as it is: that is this table's trouble, and no other's.
+                    Err(error) if error.disposition() == Disposition::Halt => {
+                        refused.insert(table, in_words(&error));
+                    }
+                    Err(error) => return Err(error),
                 }
             }
             census = census::look(&self.context.config, catalog, &self.captured).await?;
+            census.unfit.extend(refused);
         }
         for (table, problem) in &census.unfit {
             if self.unfit.get(table) != Some(problem) {
