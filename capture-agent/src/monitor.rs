@@ -3,6 +3,7 @@
 //! # Invariants
 //! - A connection of its own: it sees the slot also while the session is busy, waiting or broken.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use change_event::Lsn;
@@ -18,7 +19,7 @@ const INTERVAL: Duration = Duration::from_secs(2);
 const RATE_WEIGHT: f64 = 0.2;
 
 /// Watches until the task is ended.
-pub async fn watch(context: Context) {
+pub async fn watch(context: Context) -> Infallible {
     let mut catalog = None;
     let mut last: Option<(i64, Lsn)> = None;
     let mut failing = false;

@@ -25,8 +25,15 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// What needs a person (Halt).
 pub async fn run(context: Context) -> Result<(), AgentError> {
     http::serve(context.clone()).await?;
-    let watching = tokio::spawn(monitor::watch(context.clone()));
-    let ended = supervise(&context).await;
+    let mut watching = tokio::spawn(monitor::watch(context.clone()));
+    let ended = tokio::select! {
+        ended = supervise(&context) => ended,
+        // Without it the slot's safety would stay as it was seen last: a defect there ends the agent like one here.
+        watched = &mut watching => match watched {
+            Ok(never) => match never {},
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        },
+    };
     watching.abort();
     ended
 }
