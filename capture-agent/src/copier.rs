@@ -18,7 +18,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use change_event::{CopyAnswer, Disposition};
+use change_event::CopyAnswer;
 use object_io::failpoint;
 use source_postgres::Catalog;
 use source_postgres::catalog::NamedTable;
@@ -147,13 +147,9 @@ impl Copier {
                     continue;
                 }
                 let table = name.table().to_string();
-                match self.take_in(name).await {
-                    Ok(()) => {}
-                    // Its topic cannot be used as it is: that is this table's trouble, and no other's.
-                    Err(error) if error.disposition() == Disposition::Halt => {
-                        refused.insert(table, in_words(&error));
-                    }
-                    Err(error) => return Err(error),
+                // Whatever it is, it is this table's trouble and no other's; it is tried again at the next look.
+                if let Err(error) = self.take_in(name).await {
+                    refused.insert(table, in_words(&error));
                 }
             }
             census = census::look(&self.context.config, catalog, &self.captured).await?;
