@@ -61,8 +61,8 @@ pub enum AgentError {
     /// The slot is not there although it was.
     #[error(
         "replication slot {slot} is gone, and with it the changes after {position}: they are lost to capture. Make the tables \
-         anew: stop the agent, drop the lake tables of source {source_name}, delete its topics, its progress topic and the object \
-         {mark}, and start the agent again; it creates a new slot and copies all tables"
+         of source {source_name} anew: docs/operations.md, \"Make the tables of a source anew\", says what has to go before the agent \
+         creates a new slot and copies all tables, {mark} among it"
     )]
     SlotGone {
         /// Name of the slot.
